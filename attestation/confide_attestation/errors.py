@@ -1,0 +1,42 @@
+"""The attestation branch of the one error tree."""
+
+from typing import TYPE_CHECKING
+
+from confide_protocol.errors import ConfideError
+
+if TYPE_CHECKING:
+    from confide_attestation.result import AttestationResult
+
+
+class AttestationError(ConfideError):
+    code = "attestation"
+    http_status = 502
+    reason = "the enclave could not be attested"
+
+
+class EvidenceMalformed(AttestationError):
+    """Bytes of evidence or endorsements are not what they claim to be. `check` is a CheckId where one applies."""
+
+    code = "evidence_malformed"
+    reason = "the evidence is malformed"
+
+    def __init__(self, detail: str | None = None, check: str = "format") -> None:
+        super().__init__(detail)
+        self.check = check
+
+
+class EndorsementsUnavailable(AttestationError):
+    code = "endorsements_unavailable"
+    http_status = 503
+    reason = "a vendor's endorsement is not at hand"
+
+
+class AppraisalRejected(AttestationError):
+    """The appraisal failed; `result` carries every check."""
+
+    code = "appraisal_rejected"
+
+    def __init__(self, result: "AttestationResult") -> None:
+        failed = [check for check in result.checks if check.outcome == "FAIL"]
+        super().__init__("refused: " + "; ".join(f"{check.id}: {check.detail}" for check in failed))
+        self.result = result

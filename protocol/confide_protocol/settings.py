@@ -1,0 +1,52 @@
+"""Typed TOML with closed keys: text in, model out, every fault named by file, field and remedy."""
+
+import tomllib
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from confide_protocol.errors import ConfigError
+
+MAX_SETTINGS_BYTES = 256 * 1024
+
+
+class Settings(BaseModel):
+    """Base of every settings and policy model: closed, frozen, without coercion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_toml(data: bytes, model: type[M], file: str, error: type[ConfigError] = ConfigError) -> M:
+    """Parse TOML bytes into `model`.
+
+    `file` is only a name for messages. All faults are reported in one line, first fault's field first.
+    Raises: `error` (ConfigError or PolicyError).
+    """
+    if len(data) > MAX_SETTINGS_BYTES:
+        raise error(file, "file", f"is larger than {MAX_SETTINGS_BYTES} bytes; is it the right file?")
+    try:
+        tree = tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise error(file, "file", "is not UTF-8 text; expected TOML") from None
+    except tomllib.TOMLDecodeError as fault:
+        raise error(file, "file", f"is not TOML: {fault}") from None
+    try:
+        return model.model_validate(tree)
+    except ValidationError as fault:
+        first, *more = (
+            (".".join(str(part) for part in item["loc"]) or "file", _remedy(item["type"], item["msg"]))
+            for item in fault.errors(include_input=False, include_url=False)
+        )
+        others = "".join(f"; {field}: {remedy}" for field, remedy in more)
+        raise error(file, first[0], first[1] + others) from None
+
+
+def _remedy(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is missing; set it"
+    if kind == "extra_forbidden":
+        return "is not a known setting; remove it or mend its spelling"
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,8 @@
+"""Settings for every test."""
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
