@@ -106,11 +106,18 @@ class PolicyError(ConfigError):
 
 
 class ReceiptInvalid(ConfideError):
-    """A receipt does not verify, or speaks of another exchange."""
+    """A receipt does not verify, or speaks of another exchange.
+
+    `part` names what failed: a layer (parse, alg, signature, claims, policy) or the first claim that differs.
+    """
 
     code = "receipt_invalid"
     http_status = 502
     reason = "the receipt does not verify"
+
+    def __init__(self, detail: str | None = None, *, part: str = "receipt") -> None:
+        super().__init__(detail)
+        self.part = part
 
 
 class EngineError(ConfideError):
