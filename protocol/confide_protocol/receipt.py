@@ -1,0 +1,308 @@
+"""Receipts: COSE_Sign (RFC 9052 section 4.1) over CWT/EAT claims, signed with Ed25519 and ML-DSA-65 (SPEC 6)."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
+
+from confide_protocol import cbor, labels
+from confide_protocol.errors import LocalStateError, Malformed, ReceiptInvalid
+from confide_protocol.keyset import Keyset
+from confide_protocol.transcript import TranscriptDigests
+
+MAX_RECEIPT_BYTES = 16 * 1024
+MAX_SAMPLING_ENTRIES = 64
+TAG_COSE_SIGN: Final = b"\xd8\x62"  # the encoding of tag 98
+ALG_EDDSA: Final = -8
+ALG_ML_DSA_65: Final = -49
+KID_BYTES = 8
+HEADER_ALG: Final = 1
+HEADER_CONTENT_TYPE: Final = 3
+HEADER_KID: Final = 4
+CONTENT_TYPE_CWT: Final = 61
+CLAIM_EAT_PROFILE: Final = 265
+OUTCOMES = ("complete", "refused", "aborted")
+_BODY_PROTECTED = cbor.encode({HEADER_CONTENT_TYPE: CONTENT_TYPE_CWT})
+
+
+@dataclass(frozen=True)
+class ReceiptClaims:
+    """What the enclave says of one exchange; `client_asserted` alone is what it was told.
+
+    Floats of `sampling` are decimal text. Token counts are bucketed where the shape is.
+    Where the request was refused for naming no statement of a live keyset, `statement_digest` is None.
+    """
+
+    keyset_digest: bytes
+    statement_digest: bytes | None
+    manifest_digest: bytes
+    request_commitment: bytes
+    response_commitment: bytes
+    transcript_root: bytes
+    chunk_count: int
+    message_count: int
+    enc_digest: bytes
+    model: str
+    outcome: str
+    status: int
+    sampling: Mapping[str, str | int]
+    seed: int | None
+    engine_mode: str
+    suite: str
+    shape: str
+    prompt_tokens: int
+    completion_tokens: int
+    issued_unix_s: int
+    simulated: bool
+    client_asserted: Mapping[str, bytes]
+    dialect: str = labels.DIALECT_CHUNKED_OHTTP
+
+    @property
+    def encoded(self) -> bytes:
+        tree = {label: getattr(self, name) for name, (label, _) in _CLAIMS.items()}
+        return cbor.encode(tree | {CLAIM_EAT_PROFILE: labels.EAT_PROFILE_RECEIPT})
+
+
+def parse_claims(payload: bytes) -> ReceiptClaims:
+    """Parse a receipt's payload; makes no trust claim. Raises: Malformed, naming the claim."""
+    tree = _claim_map(payload)
+    if tree[CLAIM_EAT_PROFILE] != labels.EAT_PROFILE_RECEIPT:
+        raise Malformed("eat_profile is not that of a Confide receipt")
+    for name, (label, is_valid) in _CLAIMS.items():
+        if not is_valid(tree[label]):
+            raise Malformed(f"{name} is not of its type or range")
+    if tree[_CLAIMS["statement_digest"][0]] is None and tree[_CLAIMS["outcome"][0]] != "refused":
+        raise Malformed("statement_digest is absent but nothing was refused")
+    return ReceiptClaims(**{name: tree[label] for name, (label, _) in _CLAIMS.items()})
+
+
+@dataclass(frozen=True)
+class CoseSignature:
+    """One of the signatures of a COSE_Sign. `protected` is the exact header that it covers."""
+
+    alg: int
+    kid: bytes
+    protected: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class UnverifiedReceipt:
+    """A well-formed COSE_Sign over a closed claim map: nobody has vouched for it yet."""
+
+    payload: bytes
+    signatures: tuple[CoseSignature, ...]
+
+
+def parse_receipt(data: bytes) -> UnverifiedReceipt:
+    """Parse a receipt's envelope and its map of claims, not their values; makes no trust claim.
+
+    Raises: Malformed.
+    """
+    if not data.startswith(TAG_COSE_SIGN):
+        raise Malformed("a receipt is a tagged COSE_Sign")
+    message = cbor.decode(data[len(TAG_COSE_SIGN) :], max_bytes=MAX_RECEIPT_BYTES)
+    protected, payload, signatures = _cose_parts(message)
+    if protected != _BODY_PROTECTED or not isinstance(signatures, list):
+        raise Malformed("a receipt's body header is not that of a CWT")
+    _claim_map(payload)
+    return UnverifiedReceipt(payload, tuple(_parse_signature(item) for item in signatures))
+
+
+def sign_receipt(claims: ReceiptClaims, ed25519: Ed25519PrivateKey, ml_dsa_65: MLDSA65PrivateKey) -> bytes:
+    """Sign claims with both keys, Ed25519 first. Takes about a millisecond: call it off the event loop.
+
+    Raises: LocalStateError when the claims are not of their types and ranges.
+    """
+    try:
+        payload = claims.encoded
+        parse_claims(payload)
+    except (Malformed, TypeError):
+        raise LocalStateError("a receipt's claims are not of their types and ranges") from None
+    signatures = []
+    for alg, key in ((ALG_EDDSA, ed25519), (ALG_ML_DSA_65, ml_dsa_65)):
+        protected = cbor.encode({HEADER_ALG: alg, HEADER_KID: key_id(key.public_key().public_bytes_raw())})
+        signatures.append([protected, {}, key.sign(_to_be_signed(protected, payload))])
+    return TAG_COSE_SIGN + cbor.encode([_BODY_PROTECTED, {}, payload, signatures])
+
+
+def verify_receipt(data: bytes, keyset: Keyset) -> ReceiptClaims:
+    """Verify both signatures under `keyset` and that the claims speak of it.
+
+    The order is fixed: parse, alg (with kid), signature, claims; `part` of the error names the layer.
+    Raises: ReceiptInvalid. Does not check: that `keyset` was attested, any exchange (`check_receipt`), the
+    time against a clock.
+    """
+    try:
+        receipt = parse_receipt(data)
+    except Malformed as fault:
+        raise ReceiptInvalid(f"the receipt cannot be read: {fault}", part="parse") from None
+    expected = [(ALG_EDDSA, key_id(keyset.receipt_ed25519)), (ALG_ML_DSA_65, key_id(keyset.receipt_ml_dsa_65))]
+    if [(each.alg, each.kid) for each in receipt.signatures] != expected:
+        raise ReceiptInvalid("the receipt needs exactly EdDSA, then ML-DSA-65, by the keyset's keys", part="alg")
+    try:
+        keys: list[Ed25519PublicKey | MLDSA65PublicKey] = [
+            Ed25519PublicKey.from_public_bytes(keyset.receipt_ed25519),
+            MLDSA65PublicKey.from_public_bytes(keyset.receipt_ml_dsa_65),
+        ]
+        for key, each in zip(keys, receipt.signatures, strict=True):
+            key.verify(each.signature, _to_be_signed(each.protected, receipt.payload))
+    except (InvalidSignature, ValueError):
+        raise ReceiptInvalid("a signature does not verify", part="signature") from None
+    try:
+        claims = parse_claims(receipt.payload)
+    except Malformed as fault:
+        raise ReceiptInvalid(f"a signed claim is wrong: {fault}", part="claims") from None
+    for name, value in _keyset_claims(keyset).items():
+        if getattr(claims, name) != value:
+            raise ReceiptInvalid(f"{name} is not that of the keyset", part="claims")
+    if not keyset.not_before_unix_s <= claims.issued_unix_s <= keyset.not_after_unix_s + labels.KEYSET_GRACE_S:
+        raise ReceiptInvalid("issued_unix_s is outside the keyset's life", part="claims")
+    return claims
+
+
+@dataclass(frozen=True)
+class ExpectedExchange:
+    """What the client itself knows of an exchange. `model` is None where any model was acceptable."""
+
+    keyset: Keyset
+    statement_digest: bytes
+    policy_digest: bytes
+    nonce: bytes
+    enc_digest: bytes
+    request_commitment: bytes
+    response: TranscriptDigests
+    shape: str
+    suite: str
+    status: int
+    model: str | None = None
+
+
+def check_receipt(claims: ReceiptClaims, expected: ExpectedExchange) -> None:
+    """Check verified claims against one exchange.
+
+    A refusal may name no statement: the enclave names only those that it issued.
+    Raises: ReceiptInvalid, `part` being the first claim that differs. Does not check: signatures, `outcome`
+    (an aborted answer has a good receipt), sampling and token counts.
+    """
+    unnamed = claims.outcome == "refused" and claims.statement_digest is None
+    wanted: dict[str, object] = {
+        **_keyset_claims(expected.keyset),
+        "dialect": labels.DIALECT_CHUNKED_OHTTP,
+        "suite": expected.suite,
+        "shape": expected.shape,
+        "enc_digest": expected.enc_digest,
+        "statement_digest": None if unnamed else expected.statement_digest,
+        "client_asserted.nonce": expected.nonce,
+        "client_asserted.policy": expected.policy_digest,
+        "request_commitment": expected.request_commitment,
+        "model": claims.model if expected.model is None else expected.model,
+        "status": expected.status,
+        "response_commitment": expected.response.commitment,
+        "message_count": expected.response.message_count,
+        "chunk_count": expected.response.chunk_count,
+        "transcript_root": expected.response.root,
+    }
+    spoken = vars(claims) | {f"client_asserted.{name}": digest for name, digest in claims.client_asserted.items()}
+    for name, value in wanted.items():
+        if spoken.get(name) != value:
+            raise ReceiptInvalid(f"the receipt speaks of another exchange: {name} differs", part=name)
+
+
+def key_id(public_key: bytes) -> bytes:
+    """Name a public key: the first 8 bytes of its SHA-256. A hint that must fit, never an identity."""
+    return hashlib.sha256(public_key).digest()[:KID_BYTES]
+
+
+def _keyset_claims(keyset: Keyset) -> dict[str, object]:
+    return {
+        "keyset_digest": keyset.digest,
+        "manifest_digest": keyset.manifest_digest,
+        "simulated": keyset.simulated,
+    }
+
+
+def _to_be_signed(protected: bytes, payload: bytes) -> bytes:
+    return cbor.encode(["Signature", _BODY_PROTECTED, protected, b"", payload])
+
+
+def _cose_parts(value: Any) -> tuple[bytes, bytes, Any]:  # noqa: ANN401
+    match value:
+        case [bytes() as protected, dict() as unprotected, bytes() as payload, rest] if not unprotected:
+            return protected, payload, rest
+    raise Malformed("not a COSE_Sign with an empty unprotected header")
+
+
+def _parse_signature(item: Any) -> CoseSignature:  # noqa: ANN401
+    match item:
+        case [bytes() as protected, dict() as unprotected, bytes() as signature] if not unprotected:
+            header = cbor.decode(protected)
+            if isinstance(header, dict) and set(header) == {HEADER_ALG, HEADER_KID}:
+                alg, kid = header[HEADER_ALG], header[HEADER_KID]
+                if type(alg) is int and isinstance(kid, bytes):
+                    return CoseSignature(alg, kid, protected, signature)
+    raise Malformed("a COSE_Signature holds alg and kid, both protected, and nothing else")
+
+
+def _claim_map(payload: bytes) -> dict[int, Any]:
+    tree = cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
+    if not isinstance(tree, dict) or set(tree) != _CLAIM_LABELS:
+        raise Malformed("a receipt's claims are not exactly the known ones")
+    return tree
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == labels.DIGEST_BYTES
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256
+
+
+def _is_int(low: int, high: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and low <= value < high
+
+
+def _is_sampling(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_SAMPLING_ENTRIES
+        and all(_is_name(k) and (_is_name(v) or type(v) is int) for k, v in value.items())
+    )
+
+
+def _is_asserted(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(_is_digest, value.values()))
+
+
+# Claim -> (label, test of its value). 6 is CWT's iat; the rest are private to our eat_profile (below -65536).
+_CLAIMS: dict[str, tuple[int, Callable[[Any], bool]]] = {
+    "issued_unix_s": (6, _is_int(0, 1 << 40)),
+    "keyset_digest": (-66001, _is_digest),
+    "statement_digest": (-66002, lambda value: value is None or _is_digest(value)),
+    "manifest_digest": (-66003, _is_digest),
+    "request_commitment": (-66004, _is_digest),
+    "response_commitment": (-66005, _is_digest),
+    "transcript_root": (-66006, _is_digest),
+    "chunk_count": (-66007, _is_int(0, 1 << 32)),
+    "message_count": (-66008, _is_int(0, 1 << 32)),
+    "enc_digest": (-66009, _is_digest),
+    "model": (-66010, _is_name),
+    "outcome": (-66011, lambda value: value in OUTCOMES),
+    "status": (-66012, _is_int(200, 600)),
+    "sampling": (-66013, _is_sampling),
+    "seed": (-66014, lambda value: value is None or _is_int(-(1 << 63), 1 << 64)(value)),
+    "engine_mode": (-66015, _is_name),
+    "dialect": (-66016, _is_name),
+    "suite": (-66017, _is_name),
+    "shape": (-66018, _is_name),
+    "prompt_tokens": (-66019, _is_int(0, 1 << 40)),
+    "completion_tokens": (-66020, _is_int(0, 1 << 40)),
+    "simulated": (-66021, lambda value: isinstance(value, bool)),
+    "client_asserted": (-66022, _is_asserted),
+}
+_CLAIM_LABELS = {label for label, _ in _CLAIMS.values()} | {CLAIM_EAT_PROFILE}
