@@ -7,7 +7,7 @@ Not here: PSK and authenticated modes, other KEMs and KDFs, erasure of secrets f
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 from typing import Final, NamedTuple
@@ -23,6 +23,7 @@ HKDF_SHA256: Final = 0x0001
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 _HASH_BYTES: Final = 32
+_EXPAND_MAX_BYTES: Final = 255 * _HASH_BYTES
 _X25519_BYTES: Final = 32
 _ML_KEM_CIPHERTEXT_BYTES: Final = 1088
 _ML_KEM_PUBLIC_BYTES: Final = 1184
@@ -74,10 +75,9 @@ REQUIRED: Final = Suite(KemId.X_WING, AeadId.AES_256_GCM)
 
 def suite_named(name: str) -> Suite:
     """Find a suite by its name. Raises: Malformed; an unknown suite is refused, never replaced."""
-    for kem in KemId:
-        for aead in AeadId:
-            if Suite(kem, aead).name == name:
-                return Suite(kem, aead)
+    for suite in (Suite(kem, aead) for kem in KemId for aead in AeadId):
+        if suite.name == name:
+            return suite
     raise Malformed("the suite is not known")
 
 
@@ -89,9 +89,7 @@ def hkdf_extract(salt: bytes, key_material: bytes) -> bytes:
 
 
 def hkdf_expand(key: bytes, info: bytes, length: int) -> bytes:
-    """Expand to `length` bytes, at most 255 * 32. Raises: LocalStateError."""
-    if not 0 <= length <= 255 * _HASH_BYTES:
-        raise LocalStateError("HKDF-SHA256 expands to at most 8,160 bytes")
+    """Expand to `length` bytes, at most 8,160."""
     out = block = b""
     for counter in range(1, -(-length // _HASH_BYTES) + 1):
         block = hmac.digest(key, block + info + bytes([counter]), "sha256")
@@ -135,6 +133,7 @@ class PrivateKey:
     @classmethod
     def from_raw(cls, secret: bytes) -> "PrivateKey":
         """Take an X25519 scalar as it is, without derivation."""
+        _check_random(secret)
         return cls(KemId.X25519, X25519PrivateKey.from_private_bytes(secret), None)
 
     def __repr__(self) -> str:
@@ -197,8 +196,6 @@ def _check_random(randomness: bytes) -> None:
 class _Sequence:
     """An AEAD key whose nonce is base XOR counter; the key object is made once per direction."""
 
-    __slots__ = ("_aead", "_base", "_count")
-
     def __init__(self, aead: AeadId, key: bytes, base_nonce: bytes) -> None:
         self._aead = ChaCha20Poly1305(key) if aead is AeadId.CHACHA20_POLY1305 else AESGCM(key)
         self._base = int.from_bytes(base_nonce, "big")
@@ -208,8 +205,6 @@ class _Sequence:
 class Sealer(_Sequence):
     """Seal messages in order."""
 
-    __slots__ = ()
-
     def seal(self, aad: bytes, plaintext: bytes) -> bytes:
         nonce = (self._base ^ self._count).to_bytes(NONCE_BYTES, "big")
         self._count += 1
@@ -218,8 +213,6 @@ class Sealer(_Sequence):
 
 class Opener(_Sequence):
     """Open messages in the order in which they were sealed."""
-
-    __slots__ = ()
 
     def open(self, aad: bytes, ciphertext: bytes) -> bytes:
         """Raises: DecryptionFailed; the sequence then stays where it was."""
@@ -235,17 +228,7 @@ class Opener(_Sequence):
 # --- Key schedule and contexts (RFC 9180 section 5.1)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """What the key schedule yields."""
-
-    suite_id: bytes
-    key: bytes = field(repr=False)
-    base_nonce: bytes = field(repr=False)
-    exporter_secret: bytes = field(repr=False)
-
-    def export(self, context: bytes, length: int) -> bytes:
-        return _labeled_expand(self.suite_id, self.exporter_secret, b"sec", context, length)
+Export = Callable[[bytes, int], bytes]
 
 
 @cache
@@ -253,37 +236,36 @@ def _no_psk_hash(suite_id: bytes) -> bytes:
     return _labeled_extract(suite_id, b"", b"psk_id_hash", b"")
 
 
-def key_schedule(suite: Suite, shared_secret: bytes, info: bytes) -> Schedule:
-    """Derive a context's secrets in base mode."""
+def _key_schedule(suite: Suite, shared_secret: bytes, info: bytes) -> tuple[bytes, bytes, Export]:
+    """Derive (key, base nonce, exporter). The exporter is a closure, so that no repr shows its secret."""
     suite_id = b"HPKE" + suite.encoded
     context = b"\0" + _no_psk_hash(suite_id) + _labeled_extract(suite_id, b"", b"info_hash", info)
     secret = _labeled_extract(suite_id, shared_secret, b"secret", b"")
-    return Schedule(
-        suite_id,
-        _labeled_expand(suite_id, secret, b"key", context, suite.aead.key_bytes),
-        _labeled_expand(suite_id, secret, b"base_nonce", context, NONCE_BYTES),
-        _labeled_expand(suite_id, secret, b"exp", context, _HASH_BYTES),
-    )
+    exporter_secret = _labeled_expand(suite_id, secret, b"exp", context, _HASH_BYTES)
+
+    def export(context: bytes, length: int) -> bytes:
+        if not 0 <= length <= _EXPAND_MAX_BYTES:
+            raise LocalStateError("an export is at most 8,160 bytes")
+        return _labeled_expand(suite_id, exporter_secret, b"sec", context, length)
+
+    key = _labeled_expand(suite_id, secret, b"key", context, suite.aead.key_bytes)
+    return key, _labeled_expand(suite_id, secret, b"base_nonce", context, NONCE_BYTES), export
 
 
 class SenderContext(Sealer):
     """Seals and exports."""
 
-    __slots__ = ("export",)
-
-    def __init__(self, suite: Suite, schedule: Schedule) -> None:
-        super().__init__(suite.aead, schedule.key, schedule.base_nonce)
-        self.export = schedule.export
+    def __init__(self, suite: Suite, shared_secret: bytes, info: bytes) -> None:
+        key, base_nonce, self.export = _key_schedule(suite, shared_secret, info)
+        super().__init__(suite.aead, key, base_nonce)
 
 
 class RecipientContext(Opener):
     """Opens and exports."""
 
-    __slots__ = ("export",)
-
-    def __init__(self, suite: Suite, schedule: Schedule) -> None:
-        super().__init__(suite.aead, schedule.key, schedule.base_nonce)
-        self.export = schedule.export
+    def __init__(self, suite: Suite, shared_secret: bytes, info: bytes) -> None:
+        key, base_nonce, self.export = _key_schedule(suite, shared_secret, info)
+        super().__init__(suite.aead, key, base_nonce)
 
 
 def setup_base_sender(
@@ -291,7 +273,7 @@ def setup_base_sender(
 ) -> tuple[bytes, SenderContext]:
     """SetupBaseS: the `enc` to send, and the context. See `encapsulate` for randomness and errors."""
     shared_secret, enc = encapsulate(suite.kem, public_key, ephemeral)
-    return enc, SenderContext(suite, key_schedule(suite, shared_secret, info))
+    return enc, SenderContext(suite, shared_secret, info)
 
 
 def setup_base_recipient(suite: Suite, private_key: PrivateKey, enc: bytes, info: bytes) -> RecipientContext:
@@ -301,4 +283,4 @@ def setup_base_recipient(suite: Suite, private_key: PrivateKey, enc: bytes, info
     """
     if private_key.kem is not suite.kem:
         raise LocalStateError("the private key is of another KEM than the suite")
-    return RecipientContext(suite, key_schedule(suite, private_key.decapsulate(enc), info))
+    return RecipientContext(suite, private_key.decapsulate(enc), info)

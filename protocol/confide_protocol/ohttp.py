@@ -9,40 +9,25 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from confide_protocol import varint
+from confide_protocol import hpke, varint
 from confide_protocol.errors import LocalStateError, Malformed, Truncated, UnknownKey
-from confide_protocol.hpke import (
-    HKDF_SHA256,
-    NONCE_BYTES,
-    TAG_BYTES,
-    AeadId,
-    Opener,
-    PrivateKey,
-    RecipientContext,
-    Sealer,
-    Suite,
-    hkdf_expand,
-    hkdf_extract,
-    setup_base_recipient,
-    setup_base_sender,
-)
 from confide_protocol.keyconfig import KeyConfig
 from confide_protocol.labels import CHUNK_PLAINTEXT_BYTES, FINAL_AAD, REQUEST_INFO, RESPONSE_EXPORT
 
 HEADER_BYTES: Final = 7
-_SEALED_MAX: Final = CHUNK_PLAINTEXT_BYTES + TAG_BYTES
+_SEALED_MAX: Final = CHUNK_PLAINTEXT_BYTES + hpke.TAG_BYTES
 
 
-def response_nonce_bytes(aead: AeadId) -> int:
+def response_nonce_bytes(aead: hpke.AeadId) -> int:
     """max(Nn, Nk): the length of a response's nonce."""
-    return max(NONCE_BYTES, aead.key_bytes)
+    return max(hpke.NONCE_BYTES, aead.key_bytes)
 
 
 class _ChunkSealer:
     """Turn plaintext into framed chunks."""
 
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer: Sealer | None = sealer
+    def __init__(self, sealer: hpke.Sealer) -> None:
+        self._sealer: hpke.Sealer | None = sealer
 
     def seal(self, plaintext: bytes, *, final: bool = False) -> bytes:
         """Seal `plaintext` as one chunk, or as several where it is longer than 16,384 bytes.
@@ -66,16 +51,20 @@ class _ChunkSealer:
 
 
 class _ChunkOpener:
-    """Turn a stream, split anywhere, into plaintexts. After any error it takes no more bytes."""
+    """Turn a stream, split anywhere, into plaintexts. After any error it takes no more bytes.
+
+    `authenticated`: a chunk has opened, so the peer holds the key. `complete`: so has the final one.
+    """
 
     def __init__(self) -> None:
+        self.authenticated = False
         self.complete = False
         self._buffer = bytearray()
-        self._opener: Opener | None = None
+        self._opener: hpke.Opener | None = None
         self._in_final = False
         self._usable = True
 
-    def _begin(self) -> Opener | None:
+    def _begin(self) -> hpke.Opener | None:
         """Take the prefix off the buffer and make the opener, or return None while bytes are missing."""
         raise NotImplementedError
 
@@ -93,6 +82,7 @@ class _ChunkOpener:
         if self._opener is not None:
             while (sealed := self._next_chunk()) is not None:
                 plaintexts.append(self._opener.open(b"", sealed))
+                self.authenticated = True
         self._usable = True
         return plaintexts
 
@@ -104,11 +94,11 @@ class _ChunkOpener:
         if not self._usable:
             raise LocalStateError("the stream has ended or failed")
         self._usable = False
-        if self._opener is None or not self._in_final or len(self._buffer) < TAG_BYTES:
+        if self._opener is None or not self._in_final or len(self._buffer) < hpke.TAG_BYTES:
             raise Truncated
         plaintext = self._opener.open(FINAL_AAD, bytes(self._buffer))
         self._buffer.clear()
-        self.complete = True
+        self.authenticated = self.complete = True
         return [plaintext] if plaintext else []
 
     def _next_chunk(self) -> bytes | None:
@@ -120,7 +110,7 @@ class _ChunkOpener:
             length, start = prefix
             if length:
                 # No data, or more than we say we take: refused before any of it is kept.
-                if not TAG_BYTES < length <= _SEALED_MAX:
+                if not hpke.TAG_BYTES < length <= _SEALED_MAX:
                     raise Malformed("a chunk is empty or over its limit")
                 end = start + length
                 if len(buffer) < end:
@@ -138,15 +128,15 @@ class _ChunkOpener:
 class RequestSealer(_ChunkSealer):
     """The client's side of a request. Send `header` first, then what `seal` returns."""
 
-    def __init__(self, config: KeyConfig, suite: Suite, ephemeral: bytes) -> None:
+    def __init__(self, config: KeyConfig, suite: hpke.Suite, ephemeral: bytes) -> None:
         """`ephemeral`: 32 random bytes, used for this request only.
 
         Raises: LocalStateError (all-zero randomness, a key of another suite), Malformed (no valid key).
         """
-        if config.kem_id != suite.kem or (HKDF_SHA256, suite.aead) not in config.symmetric:
+        if config.kem_id != suite.kem or (hpke.HKDF_SHA256, suite.aead) not in config.symmetric:
             raise LocalStateError("the key configuration is not of the suite that is asked for")
         header = config.key_id.to_bytes(1, "big") + suite.encoded
-        self.enc, context = setup_base_sender(suite, config.public_key, _request_info(header), ephemeral)
+        self.enc, context = hpke.setup_base_sender(suite, config.public_key, _request_info(header), ephemeral)
         self.header = header + self.enc
         self._suite = suite
         self._secret = context.export(RESPONSE_EXPORT, response_nonce_bytes(suite.aead))
@@ -159,33 +149,22 @@ class RequestSealer(_ChunkSealer):
 class RequestOpener(_ChunkOpener):
     """The enclave's side of a request.
 
-    Does not check: replay (remember `enc_digest` when `authenticated` turns true), what the plaintext says.
+    Does not check: replay (remember `enc_digest` once `authenticated`, even if a later chunk failed).
     """
 
-    def __init__(self, keys: Mapping[int, tuple[Suite, PrivateKey]]) -> None:
+    def __init__(self, keys: Mapping[int, tuple[hpke.Suite, hpke.PrivateKey]]) -> None:
         """`keys`: by key id, the one suite that each key serves."""
         super().__init__()
         self.enc: bytes | None = None
-        self.suite: Suite | None = None
-        self.authenticated = False
+        self.suite: hpke.Suite | None = None
         self._keys = keys
-        self._context: RecipientContext | None = None
+        self._context: hpke.RecipientContext | None = None
         self._answered = False
 
     @property
     def enc_digest(self) -> bytes | None:
         """SHA-256(enc), the name of this request; None until the header is whole."""
         return None if self.enc is None else hashlib.sha256(self.enc).digest()
-
-    def push(self, data: bytes) -> list[bytes]:
-        plaintexts = super().push(data)
-        self.authenticated = self.authenticated or bool(plaintexts)
-        return plaintexts
-
-    def finish(self) -> list[bytes]:
-        plaintexts = super().finish()
-        self.authenticated = True
-        return plaintexts
 
     def response_sealer(self, response_nonce: bytes) -> "ResponseSealer":
         """Answer the request, once. `response_nonce`: `response_nonce_bytes(suite.aead)` random bytes.
@@ -200,7 +179,7 @@ class RequestOpener(_ChunkOpener):
         secret = self._context.export(RESPONSE_EXPORT, response_nonce_bytes(self.suite.aead))
         return ResponseSealer(self.suite.aead, secret, self.enc, response_nonce)
 
-    def _begin(self) -> Opener | None:
+    def _begin(self) -> hpke.Opener | None:
         buffer = self._buffer
         if len(buffer) < HEADER_BYTES:
             return None
@@ -214,28 +193,28 @@ class RequestOpener(_ChunkOpener):
             return None
         self.enc, self.suite = bytes(buffer[HEADER_BYTES:end]), suite
         del buffer[:end]
-        self._context = setup_base_recipient(suite, private_key, self.enc, _request_info(header))
+        self._context = hpke.setup_base_recipient(suite, private_key, self.enc, _request_info(header))
         return self._context
 
 
 class ResponseSealer(_ChunkSealer):
     """The enclave's side of a response. Send `prefix` first, then what `seal` returns."""
 
-    def __init__(self, aead: AeadId, secret: bytes, enc: bytes, response_nonce: bytes) -> None:
+    def __init__(self, aead: hpke.AeadId, secret: bytes, enc: bytes, response_nonce: bytes) -> None:
         if len(response_nonce) != response_nonce_bytes(aead) or not any(response_nonce):
             raise LocalStateError("the response nonce is not random bytes of the right length")
         self.prefix = response_nonce
-        super().__init__(Sealer(aead, *_response_keys(aead, secret, enc, response_nonce)))
+        super().__init__(hpke.Sealer(aead, *_response_keys(aead, secret, enc, response_nonce)))
 
 
 class ResponseOpener(_ChunkOpener):
     """The client's side of a response. Only `complete` says that nothing was cut off."""
 
-    def __init__(self, aead: AeadId, secret: bytes, enc: bytes) -> None:
+    def __init__(self, aead: hpke.AeadId, secret: bytes, enc: bytes) -> None:
         super().__init__()
         self._aead, self._secret, self._enc = aead, secret, enc
 
-    def _begin(self) -> Opener | None:
+    def _begin(self) -> hpke.Opener | None:
         size = response_nonce_bytes(self._aead)
         if len(self._buffer) < size:
             return None
@@ -243,13 +222,13 @@ class ResponseOpener(_ChunkOpener):
         del self._buffer[:size]
         if not any(response_nonce):
             raise Malformed("the response nonce is all zero")
-        return Opener(self._aead, *_response_keys(self._aead, self._secret, self._enc, response_nonce))
+        return hpke.Opener(self._aead, *_response_keys(self._aead, self._secret, self._enc, response_nonce))
 
 
 def _request_info(header: bytes) -> bytes:
     return REQUEST_INFO + b"\0" + header
 
 
-def _response_keys(aead: AeadId, secret: bytes, enc: bytes, response_nonce: bytes) -> tuple[bytes, bytes]:
-    key = hkdf_extract(enc + response_nonce, secret)
-    return hkdf_expand(key, b"key", aead.key_bytes), hkdf_expand(key, b"nonce", NONCE_BYTES)
+def _response_keys(aead: hpke.AeadId, secret: bytes, enc: bytes, response_nonce: bytes) -> tuple[bytes, bytes]:
+    key = hpke.hkdf_extract(enc + response_nonce, secret)
+    return hpke.hkdf_expand(key, b"key", aead.key_bytes), hpke.hkdf_expand(key, b"nonce", hpke.NONCE_BYTES)
