@@ -1,0 +1,1 @@
+"""Vendors' trust anchors, with their origin in README.md."""

@@ -1,0 +1,163 @@
+"""Judge a report's claims against a policy; does not check any signature (`verify`)."""
+
+from cryptography import x509
+
+from confide_attestation.checks.ids import REVOCATION_CHECKS, CheckId
+from confide_attestation.checks.ledger import Ledger
+from confide_attestation.policy import SnpPolicy, Waived
+from confide_attestation.snp import abi
+from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, SnpReport
+from confide_attestation.snp.certificates import unix_s
+
+
+def check_report(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy) -> None:
+    """Judge everything in the report that the policy speaks of, but its report data."""
+    _check_product(ledger, report, product, policy)
+    signer = abi.SIGNING_KEYS.get(report.signing_key)
+    ledger.expect(
+        CheckId.SIGNER, signer in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
+    )
+    _check_pinned(ledger, CheckId.MEASUREMENT, report.measurement, policy.measurements)
+    _check_pinned(ledger, CheckId.HOST_DATA, report.host_data, policy.host_data)
+    _check_pinned(ledger, CheckId.ID_KEY_DIGEST, report.id_key_digest, policy.id_key_digests)
+    _check_pinned(ledger, CheckId.AUTHOR_KEY_DIGEST, report.author_key_digest, policy.author_key_digests)
+    _check_pinned(ledger, CheckId.CHIP_ID, report.chip_id, policy.chip_ids)
+    ledger.expect(
+        CheckId.VMPL,
+        report.vmpl in policy.vmpl,
+        f"VMPL {report.vmpl} is accepted",
+        f"VMPL {report.vmpl} is not accepted",
+    )
+    _check_levels(ledger, report, policy)
+    _check_guest_policy(ledger, report, policy)
+    if isinstance(policy.alias_check, Waived):
+        ledger.waive(CheckId.ALIAS_CHECK, policy.alias_check.waived)
+    else:
+        ledger.expect(
+            CheckId.ALIAS_CHECK,
+            bool(report.platform_info & PlatformBit.ALIAS_CHECK_COMPLETE),
+            "the firmware checked memory for aliases at boot",
+            "the firmware did not check memory for aliases (BadRAM)",
+        )
+    if isinstance(policy.mit_vector, Waived):
+        ledger.waive(CheckId.MIT_VECTOR, policy.mit_vector.waived)
+    else:
+        lacking = policy.mit_vector & ~((report.launch_mit_vector or 0) & (report.current_mit_vector or 0))
+        ledger.expect(
+            CheckId.MIT_VECTOR,
+            not lacking,
+            "all demanded mitigations are in place",
+            f"mitigations {lacking:#x} are not in place; reports carry them from version 5 on",
+        )
+
+
+def check_crl(
+    ledger: Ledger, crl: x509.CertificateRevocationList | None, policy: SnpPolicy, now_unix_s: int
+) -> None:
+    """Judge whether revocation is known as freshly as the policy demands; `crl` is None if none was given."""
+    if isinstance(policy.crl, Waived):
+        for check_id in (CheckId.CRL_AGE,) if crl else (*REVOCATION_CHECKS, CheckId.CRL_AGE):
+            ledger.waive(check_id, policy.crl.waived)
+    elif crl is None:
+        remedy = "fetch https://kdsintf.amd.com/vcek/v1/<product>/crl"
+        ledger.fail(CheckId.CRL_AGE, f"no revocation list was given, and the policy demands one; {remedy}")
+    else:
+        age_s = now_unix_s - unix_s(crl.last_update_utc)
+        ledger.expect(
+            CheckId.CRL_AGE,
+            age_s <= policy.crl.max_age_s,
+            f"issued {age_s} s ago, at most {policy.crl.max_age_s} s are accepted",
+            f"issued {age_s} s ago, more than the accepted {policy.crl.max_age_s} s",
+        )
+
+
+def _check_pinned(ledger: Ledger, check_id: CheckId, value: bytes, pinned: tuple[str, ...] | Waived) -> None:
+    if isinstance(pinned, Waived):
+        ledger.waive(check_id, pinned.waived)
+        return
+    ledger.expect(
+        check_id,
+        value.hex() in pinned,
+        f"{value.hex()[:16]}… is pinned",
+        f"{value.hex()[:16]}… is none of the {len(pinned)} pinned values",
+    )
+
+
+def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy) -> None:
+    rule = policy.products.rule(product)
+    if not ledger.expect(
+        CheckId.PRODUCT_DENIED, rule is not None, f"{product} is accepted", f"{product} is refused"
+    ):
+        return
+    assert rule is not None  # noqa: S101 - the check above
+    reported = abi.decode_tcb(report.reported_tcb, product)
+    least = rule.min_tcb.model_dump()
+    short = [
+        f"{part} is {reported[part]}, at least {level} is demanded"
+        for part, level in least.items()
+        if reported[part] < level
+    ]
+    ledger.expect(
+        CheckId.MIN_TCB,
+        not short,
+        "reported TCB is at or above " + ", ".join(f"{part} {level}" for part, level in least.items()),
+        "; ".join(short) + "; update the host's firmware",
+    )
+
+
+def _check_levels(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
+    # Unused bytes of a TCB are zero (`report_reserved`), so bytes compare as components in every layout.
+    def at_most(low: bytes, high: bytes) -> bool:
+        return all(a <= b for a, b in zip(low, high, strict=True))
+
+    committed = report.committed_tcb
+    ledger.expect(
+        CheckId.TCB_ORDER,
+        at_most(report.launch_tcb, committed)
+        and at_most(report.reported_tcb, committed)
+        and at_most(committed, report.current_tcb),
+        "launch and reported TCB are at most the committed one, that at most the current one",
+        "launch or reported TCB is above the committed one, or that above the current one",
+    )
+    firmware, least = report.committed_firmware, policy.least_firmware
+    ledger.expect(
+        CheckId.MIN_ABI,
+        (firmware.major, firmware.minor, firmware.build) >= (least.major, least.minor, least.build),
+        f"committed firmware {firmware} is at least {least}",
+        f"committed firmware {firmware} is below {least}; update the host's firmware",
+    )
+    ledger.expect(
+        CheckId.MIN_GUEST_SVN,
+        report.guest_svn >= policy.min_guest_svn,
+        f"guest SVN {report.guest_svn} is at least {policy.min_guest_svn}",
+        f"guest SVN {report.guest_svn} is below {policy.min_guest_svn}",
+    )
+
+
+def _check_guest_policy(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
+    guest = policy.guest_policy
+    for check_id, bit, allowed in (
+        (CheckId.SMT, PolicyBit.SMT, guest.allow_smt),
+        (CheckId.CXL, PolicyBit.CXL, guest.allow_cxl),
+    ):
+        is_set = bool(report.policy & bit)
+        ledger.expect(
+            check_id,
+            allowed or not is_set,
+            "allowed by the policy" if allowed else "off",
+            "the guest may run with it, and the policy does not allow that",
+        )
+    for check_id, bit, required in (
+        (CheckId.SINGLE_SOCKET, PolicyBit.SINGLE_SOCKET, guest.require_single_socket),
+        (CheckId.MEM_AES_256_XTS, PolicyBit.MEM_AES_256_XTS, guest.require_mem_aes_256_xts),
+        (CheckId.RAPL_DISABLED, PolicyBit.RAPL_DISABLED, guest.require_rapl_disabled),
+        (CheckId.CIPHERTEXT_HIDING, PolicyBit.CIPHERTEXT_HIDING, guest.require_ciphertext_hiding),
+        (CheckId.PAGE_SWAP_DISABLED, PolicyBit.PAGE_SWAP_DISABLED, guest.require_page_swap_disabled),
+    ):
+        is_set = bool(report.policy & bit)
+        ledger.expect(
+            check_id,
+            is_set or not required,
+            "on" if is_set else "not demanded by the policy",
+            "the guest was launched without it, and the policy demands it",
+        )
