@@ -1,0 +1,105 @@
+"""Drop-in clients: `from confide import OpenAI` where `from openai import OpenAI` stood. openai 2.x and 3.x."""
+
+import importlib
+from typing import Any
+
+from confide_attestation.result import AttestationResult
+from confide_protocol.errors import ConfideError, LocalStateError
+
+from confide.relay import PolicySource, Relay
+from confide.session import Receipt
+from confide.transport import transports
+
+try:
+    import openai
+except ImportError:
+    raise ImportError("confide.OpenAI needs the openai package: pip install 'confide[openai]'") from None
+
+# openai 3 speaks httpx2, openai 2 speaks httpx.
+_HTTP = importlib.import_module("httpx2" if int(openai.__version__.partition(".")[0]) >= 3 else "httpx")
+_TRANSPORT, _ASYNC_TRANSPORT = transports(_HTTP)
+# openai's WebSocket calls pass its HTTP client by, and so the seal: they get an address that leads nowhere.
+NO_WEBSOCKETS = "wss://127.0.0.1:0/websockets-cannot-be-sealed"
+RELAY_OPTIONS = ("allow_simulated", "memory", "limits", "link")
+
+
+def _sealed(transport: type[Any], client: type[Any], options: dict[str, Any]) -> Relay:
+    """Put the HTTP client that seals into `options`; take out what is ours. Raises: ConfideError."""
+    relay_options = {name: options.pop(name) for name in RELAY_OPTIONS if name in options}
+    policy: PolicySource = options.pop("policy", None)
+    given = options.get("http_client")
+    if given is not None:
+        # with_options() and copy() hand the same client on.
+        carried = getattr(given, "_transport", None)
+        if not isinstance(carried, transport) or policy is not None or relay_options:
+            raise LocalStateError("http_client would bypass the seal; build one on confide.transport instead")
+        relay: Relay = carried.relay
+    else:
+        base_url = options.get("base_url")
+        if base_url is None:
+            raise LocalStateError("base_url must be the gateway's URL")
+        sealing = transport(str(base_url), policy, **relay_options)
+        relay = sealing.relay
+        options["http_client"] = client(transport=sealing, timeout=openai.DEFAULT_TIMEOUT, trust_env=False)
+    options["base_url"] = relay.url + "/v1"
+    options["websocket_base_url"] = NO_WEBSOCKETS
+    options.setdefault("max_retries", 0)
+    return relay
+
+
+def _own_fault(error: Exception) -> ConfideError | None:
+    """openai 2.x wraps whatever a transport raises; take our own errors out again."""
+    return error.__cause__ if isinstance(error.__cause__, ConfideError) else None
+
+
+class _Attested:
+    """What a sealed client knows beyond an OpenAI client."""
+
+    _relay: Relay
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """The verified receipt of the answer that ended last, over all threads and tasks of this client."""
+        return self._relay.last_receipt
+
+    @property
+    def attestation(self) -> AttestationResult | None:
+        """The latest appraisal that passed; None before the first request."""
+        return self._relay.session.result
+
+
+class OpenAI(_Attested, openai.OpenAI):
+    """openai.OpenAI whose every request is sealed to an enclave that was verified first.
+
+    Beyond openai's own arguments: `policy` (a local file or an AppraisalPolicy; demanded), `allow_simulated`,
+    `memory`, `limits`, `link` (see `confide.relay`). `base_url` is the gateway. No request is retried unless
+    `max_retries` says so: each try is sealed anew and may be executed anew.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        self._relay = _sealed(_TRANSPORT, _HTTP.Client, options)
+        super().__init__(**options)
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return super().request(*args, **kwargs)
+        except openai.APIConnectionError as error:
+            if fault := _own_fault(error):
+                raise fault from None
+            raise
+
+
+class AsyncOpenAI(_Attested, openai.AsyncOpenAI):
+    """openai.AsyncOpenAI, sealed as `OpenAI` is."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        self._relay = _sealed(_ASYNC_TRANSPORT, _HTTP.AsyncClient, options)
+        super().__init__(**options)
+
+    async def request(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return await super().request(*args, **kwargs)
+        except openai.APIConnectionError as error:
+            if fault := _own_fault(error):
+                raise fault from None
+            raise

@@ -1,0 +1,283 @@
+"""The way to an enclave: fetch its evidence through the gateway, verify once for all callers, renew in time.
+
+Holds what the transports of every HTTP library share. Blocking: an event loop calls `ready` in a worker thread.
+"""
+
+import email.utils
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+from confide_attestation.evidence import MAX_BUNDLE_BYTES
+from confide_attestation.policy import AppraisalPolicy, load_policy
+from confide_attestation.result import AttestationResult
+from confide_protocol import labels
+from confide_protocol.errors import (
+    ConfideError,
+    ConfigError,
+    LocalStateError,
+    PolicyError,
+    RelayRefused,
+    RelayUnreachable,
+    TooLarge,
+)
+from confide_protocol.settings import MAX_SETTINGS_BYTES
+
+from confide.policy_memory import PolicyMemory, default_path
+from confide.session import MAX_ANSWER_BYTES, Call, ClientSession, Exchange, Receipt
+
+RENEW_RETRY_S = 60
+_PORTS = {"http": 80, "https": 443}
+
+PolicySource = AppraisalPolicy | str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a peer can cost. Time-outs of the answer itself are the HTTP library's own."""
+
+    connect_timeout_s: float = 10.0
+    evidence_timeout_s: float = 30.0
+    max_request_bytes: int = 3 << 20
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the gateway is reached. Neither TLS nor proxy is trusted with content."""
+
+    tls: ssl.SSLContext | None = None
+    proxy: str | None = None
+
+    @property
+    def options(self) -> dict[str, object]:
+        return {"verify": self.tls or True, "proxy": self.proxy}
+
+
+def read_policy(source: PolicySource) -> AppraisalPolicy:
+    """Take a policy, or read one from a local file. Raises: PolicyError."""
+    if isinstance(source, AppraisalPolicy):
+        return source
+    if source is None:
+        raise PolicyError(
+            "policy", "policy", "no release has published one yet; pass policy= a local file that you trust"
+        )
+    try:
+        with Path(source).open("rb") as file:
+            data = file.read(MAX_SETTINGS_BYTES + 1)
+    except OSError as fault:
+        raise PolicyError(str(source), "file", f"cannot be read ({fault.strerror}); name a policy file") from None
+    return load_policy(data, str(source))
+
+
+class Relay:
+    """One gateway, one policy, one trust state; for any number of threads and event loops."""
+
+    def __init__(
+        self,
+        gateway: str,
+        policy: PolicySource,
+        *,
+        api_key: str | None = None,
+        allow_simulated: bool = False,
+        memory: PolicyMemory | None = None,
+        limits: Limits | None = None,
+        link: Link | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`gateway`: its URL, with or without `/v1`. `memory`: by default the user's own file.
+
+        Raises: PolicyError, ConfigError, before anything is sent.
+        """
+        self._origin, self._prefix = _split_gateway(gateway)
+        self.url = f"{self._origin[0]}://{urlsplit(gateway).netloc}{self._prefix}"
+        self.limits, self.link = limits or Limits(), link or Link()
+        self._authorization = f"Bearer {api_key}" if api_key else None
+        self._memory = memory or PolicyMemory(default_path())
+        self._clock = clock
+        accepted = read_policy(policy)
+        floor = self._memory.floor(accepted.id)
+        _check_policy(accepted, floor, clock())
+        self.session = ClientSession(
+            accepted,
+            floor=floor,
+            allow_simulated=allow_simulated,
+            random=os.urandom,
+            max_answer_bytes=self.limits.max_answer_bytes,
+        )
+        self.last_receipt: Receipt | None = None
+        self.last_bundle: tuple[bytes, bytes] | None = None  # evidence as served, the nonce it answers
+        self.clock_skew_s: float | None = None
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        # A fork copies locks in whatever state they are, and no thread but the forking one.
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._flight: Future[AttestationResult] | None = None
+        self._renewal: threading.Thread | None = None
+        self._next_renewal_s = 0.0
+
+    # --- Verification
+
+    @property
+    def is_ready(self) -> bool:
+        return self.session.attested(int(self._clock())) is not None
+
+    def ready(self, authorization: str | None = None) -> None:
+        """Verify the enclave unless it is verified; start a renewal in the background when one is due."""
+        if self._process != os.getpid():
+            self._begin_process()
+        now = self._clock()
+        if not self.is_ready:
+            self.verify(authorization)
+        elif self.session.renewal_due(int(now)) and now >= self._next_renewal_s:
+            self._renew(authorization)
+
+    def verify(self, authorization: str | None = None) -> AttestationResult:
+        """Fetch and appraise fresh evidence. Callers that come meanwhile share the one outcome.
+
+        Raises: RelayUnreachable, RelayRefused, AttestationError.
+        """
+        with self._lock:
+            flight = self._flight
+            if leads := flight is None:
+                flight = self._flight = Future()
+        assert flight is not None  # noqa: S101 - set above where it was not
+        if not leads:
+            return flight.result()
+        try:
+            result = self._verify(authorization)
+        except BaseException as fault:
+            flight.set_exception(fault)
+            raise
+        else:
+            flight.set_result(result)
+            return result
+        finally:
+            with self._lock:
+                self._flight = None
+
+    def replace(self, stale: bytes, authorization: str | None) -> bool:
+        """Verify again after a key was refused; say whether there is another keyset to seal to now."""
+        now = int(self._clock())
+        attested = self.session.attested(now)
+        if attested is None or attested.keyset.digest == stale:
+            self.verify(authorization)
+            attested = self.session.attested(now)
+        return attested is not None and attested.keyset.digest != stale
+
+    def _renew(self, authorization: str | None) -> None:
+        def renew() -> None:
+            # What was verified stands until its own end; then the caller sees the fault.
+            with suppress(ConfideError):
+                self.verify(authorization)
+
+        with self._lock:
+            if self._renewal is None or not self._renewal.is_alive():
+                self._next_renewal_s = self._clock() + RENEW_RETRY_S
+                self._renewal = threading.Thread(target=renew, name="confide-renewal", daemon=True)
+                self._renewal.start()
+
+    def _verify(self, authorization: str | None) -> AttestationResult:
+        nonce = self.session.challenge()
+        bundle = self._fetch_evidence(nonce, authorization)
+        self.last_bundle = bundle, nonce
+        result = self.session.verify(bundle, nonce, int(self._clock()))
+        self._memory.remember(self.session.policy.id, self.session.policy.serial)
+        return result
+
+    def _fetch_evidence(self, nonce: bytes, authorization: str | None) -> bytes:
+        limits = self.limits
+        waits = dict.fromkeys(("read", "write", "pool"), limits.evidence_timeout_s)
+        request = httpx2.Request(
+            "GET",
+            f"{self.url}{labels.PATH_EVIDENCE}?nonce={nonce.hex()}",
+            headers={"accept": labels.MEDIA_EVIDENCE, **self.authorize(authorization)},
+            extensions={"timeout": {"connect": limits.connect_timeout_s, **waits}},
+        )
+        deadline_s = time.monotonic() + limits.evidence_timeout_s
+        bundle = bytearray()
+        try:
+            with httpx2.HTTPTransport(**self.link.options) as transport:  # type: ignore[arg-type]
+                response = transport.handle_request(request)
+                try:
+                    self._note_skew(response.headers.get("date"))
+                    if response.status_code != 200:
+                        raise RelayRefused(response.status_code)
+                    for data in response.iter_raw():
+                        bundle += data
+                        if len(bundle) > MAX_BUNDLE_BYTES:
+                            raise TooLarge("the evidence is larger than its limit")
+                        if time.monotonic() > deadline_s:
+                            raise RelayUnreachable("the gateway took too long to send the evidence")
+                finally:
+                    response.close()
+        except httpx2.TransportError as fault:
+            raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from fault
+        return bytes(bundle)
+
+    def _note_skew(self, date: str | None) -> None:
+        """Keep how far the gateway's clock is from ours: unauthenticated, good for a hint to a person alone."""
+        try:
+            told = email.utils.parsedate_to_datetime(date) if date else None
+        except ValueError:
+            told = None
+        self.clock_skew_s = told.timestamp() - self._clock() if told else None
+
+    # --- Sealing
+
+    def call(
+        self,
+        method: str,
+        origin: tuple[str, str, int | None],
+        target: str,
+        fields: Iterable[tuple[str, str]],
+        body: bytes,
+    ) -> Call:
+        """Take a request that an HTTP library would send to `origin`.
+
+        Raises: LocalStateError for a request that would leave unsealed, TooLarge.
+        """
+        scheme, host, port = origin
+        if (scheme, host, port or _PORTS.get(scheme)) != self._origin or not target.startswith(self._prefix + "/"):
+            raise LocalStateError("this transport seals for its own gateway; a request to another place is refused")
+        if len(body) > self.limits.max_request_bytes:
+            raise TooLarge("the request is larger than the limit; see Limits.max_request_bytes")
+        return self.session.call(method, target.removeprefix(self._prefix), fields, body)
+
+    def seal(self, call: Call) -> Exchange:
+        return self.session.seal(call, int(self._clock()))
+
+    def authorize(self, authorization: str | None) -> dict[str, str]:
+        value = authorization or self._authorization
+        return {"authorization": value} if value else {}
+
+
+def _check_policy(policy: AppraisalPolicy, floor: int, now_unix_s: float) -> None:
+    if policy.serial < floor:
+        raise PolicyError(
+            policy.id, "serial", f"is {policy.serial}; serial {floor} was accepted before: get the newer file"
+        )
+    if policy.not_after_unix_s <= now_unix_s:
+        raise PolicyError(policy.id, "not_after", "has passed; get a newer policy, or set this machine's clock")
+
+
+def _split_gateway(gateway: str) -> tuple[tuple[str, str, int], str]:
+    try:
+        parts = urlsplit(gateway)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if port is None or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise ConfigError("gateway", "base_url", "must be the gateway's http:// or https:// URL")
+    prefix = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return (parts.scheme, parts.hostname, port), prefix
