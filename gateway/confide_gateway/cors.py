@@ -1,0 +1,36 @@
+"""Cross-origin access for an explicit list of origins; everybody else's browser is told nothing."""
+
+from collections.abc import Sequence
+
+Fields = list[tuple[bytes, bytes]]
+
+METHODS = b"GET, POST"
+HEADERS = b"authorization, content-type, incremental"
+MAX_AGE_S = 600
+
+
+class Cors:
+    """Answers for exact origins. No wildcard, no credentials mode: a key travels in `authorization` only."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    def fields(self, origin: bytes | None) -> Fields:
+        """Return what every answer to this origin carries."""
+        if not self._origins:
+            return []
+        vary = (b"vary", b"origin")
+        if origin not in self._origins or origin is None:
+            return [vary]
+        return [vary, (b"access-control-allow-origin", origin)]
+
+    def preflight(self, origin: bytes | None) -> Fields | None:
+        """Return the fields of a 204 to a preflight, or None where the origin is not on the list."""
+        if origin is None or origin not in self._origins:
+            return None
+        return [
+            *self.fields(origin),
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", HEADERS),
+            (b"access-control-max-age", str(MAX_AGE_S).encode()),
+        ]

@@ -1,0 +1,212 @@
+"""The nodes: each judged by its evidence before it is routed to, and again for as long as it stays."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import MAX_BUNDLE_BYTES
+from confide_attestation.result import AttestationResult, AttestedKeyset, Verdict
+from confide_protocol import labels
+from confide_protocol.statement import NONCE_BYTES
+
+from confide_gateway.forward import (
+    UpstreamError,
+    UpstreamPool,
+    UpstreamRequest,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from confide_gateway.logs import Log
+from confide_gateway.metrics import Metrics
+from confide_gateway.settings import Appraisal
+
+Judge = Callable[[bytes, bytes], AttestationResult]
+"""Judges evidence as it was served against the nonce that was asked for; raises EvidenceMalformed."""
+
+REFRESH_S = 1.0
+"""Requests for a keyset that nobody holds cause at most one appraisal of a node in this time."""
+
+
+class Node:
+    """One enclave of the directory, out of rotation until `accept`."""
+
+    def __init__(self, name: str, pool: UpstreamPool) -> None:
+        self.name = name
+        self.pool = pool
+        self.in_flight = 0
+        self.digest_hex: str | None = None
+        self.previous: tuple[str, float] | None = None
+        self.due = 0.0
+        self.asked_at = float("-inf")
+        self.wake = asyncio.Event()
+        self.lock = asyncio.Lock()
+        self._until_unix_s = 0.0
+
+    @property
+    def routable(self) -> bool:
+        return time.time() < self._until_unix_s
+
+    def holds(self, digest_hex: str) -> bool:
+        """Tell whether this node opens what is sealed to the keyset: the current one, or one in its grace."""
+        if digest_hex == self.digest_hex:
+            return True
+        return self.previous is not None and digest_hex == self.previous[0] and time.time() < self.previous[1]
+
+    def accept(self, attested: AttestedKeyset, max_age_s: float) -> None:
+        digest_hex = attested.keyset.digest.hex()
+        if self.digest_hex not in (None, digest_hex):
+            assert self.digest_hex is not None  # noqa: S101 - just compared
+            self.previous = self.digest_hex, time.time() + labels.KEYSET_GRACE_S
+        self.digest_hex = digest_hex
+        self._until_unix_s = min(time.time() + max_age_s, attested.valid_until_unix_s)
+
+    def expel(self) -> None:
+        self.digest_hex = self.previous = None
+        self._until_unix_s = 0.0
+
+
+class Directory:
+    """Chooses among nodes that passed this gateway's own appraisal; no client takes that on trust."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        judge: Judge,
+        settings: Appraisal,
+        evidence_s: float,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self._judge = judge
+        self._settings = settings
+        self._evidence_s = evidence_s
+        self._metrics = metrics
+        self._log = log
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> bool:
+        return any(node.routable for node in self.nodes)
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep(node)) for node in self.nodes]
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for node in self.nodes:
+            await node.pool.aclose()
+
+    def least_loaded(self) -> Node | None:
+        return min((node for node in self.nodes if node.routable), key=lambda node: node.in_flight, default=None)
+
+    def holding(self, digest_hex: str) -> Node | None:
+        found = None
+        for node in self.nodes:
+            if node.holds(digest_hex) and node.routable and (found is None or node.in_flight < found.in_flight):
+                found = node
+        return found
+
+    async def find(self, digest_hex: str) -> Node | None:
+        """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""
+        node = self.holding(digest_hex)
+        if node is None and len(digest_hex) == 2 * labels.DIGEST_BYTES:
+            await asyncio.gather(*(self.appraise(node, not_within_s=REFRESH_S) for node in self.nodes))
+            node = self.holding(digest_hex)
+        return node
+
+    def suspect(self, node: Node) -> None:
+        """Take a node that could not be reached out of the rotation, until it is appraised again."""
+        if node.routable:
+            self._log.warning("node_unreachable", node=node.name)
+        node.expel()
+        node.wake.set()
+
+    async def appraise(self, node: Node, *, not_within_s: float = 0.0) -> None:
+        """Judge a node by fresh evidence, unless that was done `not_within_s` ago.
+
+        Refused or unreachable: out at once. No answer to be had: it stays until its last appraisal is too old.
+        """
+        async with node.lock:
+            if time.monotonic() - node.asked_at < not_within_s:
+                return
+            node.asked_at = time.monotonic()
+            nonce = os.urandom(NONCE_BYTES)
+            try:
+                data = await self._fetch(
+                    node, f"{labels.PATH_EVIDENCE}?nonce={nonce.hex()}", labels.MEDIA_EVIDENCE, self._evidence_s
+                )
+                result = await asyncio.to_thread(self._judge, data, nonce)
+            except UpstreamUnreachable:
+                self._metrics.appraisal(node.name, "unreachable")
+                self.suspect(node)
+            except UpstreamError as fault:
+                self._metrics.appraisal(node.name, "no_evidence")
+                self._log.warning("node_no_evidence", node=node.name, code=fault.code)
+            except EvidenceMalformed as fault:
+                self._refuse(node, [fault.check])
+            else:
+                if result.verdict is Verdict.ACCEPTED and result.keyset is not None:
+                    self._accept(node, result.keyset, simulated=result.simulated)
+                else:
+                    self._refuse(node, [check.id for check in result.failed])
+
+    def _accept(self, node: Node, attested: AttestedKeyset, *, simulated: bool) -> None:
+        was = node.digest_hex
+        node.accept(attested, self._settings.max_age_s)
+        rest_s = max(0.0, attested.valid_until_unix_s - time.time())
+        node.due = time.monotonic() + min(self._settings.interval_s, rest_s / 2)
+        self._metrics.appraisal(node.name, "accepted")
+        if was != node.digest_hex:
+            self._log.info("node_accepted", node=node.name, keyset=node.digest_hex, simulated=simulated)
+
+    def _refuse(self, node: Node, checks: list[str]) -> None:
+        node.expel()
+        self._metrics.appraisal(node.name, "refused")
+        self._log.error("node_refused", node=node.name, checks=checks)
+
+    async def _keep(self, node: Node) -> None:
+        while True:
+            try:
+                if node.routable and time.monotonic() < node.due:
+                    await self._probe(node)
+                else:
+                    await self.appraise(node)
+            except Exception as fault:  # noqa: BLE001 - a fault of ours must not leave a node in the rotation unjudged
+                node.expel()
+                self._log.error("appraisal_broke", node=node.name, error=type(fault).__name__)
+            pause_s = self._settings.health_interval_s if node.routable else self._settings.retry_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await node.wake.wait()
+                await asyncio.sleep(min(pause_s, self._settings.retry_s))
+            node.wake.clear()
+
+    async def _probe(self, node: Node) -> None:
+        try:
+            await self._fetch(node, labels.PATH_HEALTH, None, self._settings.health_interval_s)
+        except UpstreamError:
+            self.suspect(node)
+
+    async def _fetch(self, node: Node, path: str, media: str | None, limit_s: float) -> bytes:
+        data = bytearray()
+        try:
+            async with asyncio.timeout(limit_s):
+                response = await node.pool.send(UpstreamRequest("GET", path))
+                try:
+                    if response.status != 200 or media not in (None, response.content_type):
+                        raise UpstreamError
+                    while not response.ended:
+                        data += await response.read()
+                        if len(data) > MAX_BUNDLE_BYTES:
+                            raise UpstreamError
+                finally:
+                    await response.close()
+        except TimeoutError:
+            raise UpstreamTimeout from None
+        return bytes(data)

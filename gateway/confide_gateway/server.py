@@ -1,0 +1,155 @@
+"""uvicorn with the limits it lacks: a bounded head, a bounded wait for it, a bounded stall, a graceful stop."""
+
+import asyncio
+import contextlib
+import functools
+import signal
+from collections.abc import Callable, Iterator
+from socket import socket
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from confide_gateway.app import Gateway
+from confide_gateway.settings import Limits
+
+# What uvicorn may still take to close connections once the grace is over.
+CLOSE_S = 1
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Drops a client that sends no head or too large a one, does not read, or sends on after its answer."""
+
+    def __init__(self, limits: Limits, **arguments: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(**arguments)
+        self._limits = limits
+        self._in_head = True
+        self._in_body = False
+        self._head_bytes = 0
+        self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            transport.abort()
+        self._expect_within(self._limits.request_head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._calm()
+        self._unstall()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.request_head_bytes:
+                self.transport.abort()
+            elif self._late is None:
+                self._expect_within(self._limits.request_head_s)
+        elif not self._in_body and self._late is None and self.cycle.response_complete:
+            self._expect_within(self._limits.request_head_s)  # empty lines stop uvicorn's own keep-alive timer
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._calm()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+        self._calm()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._stall()
+        elif self._in_body:
+            self._expect_within(self._limits.request_body_idle_s)
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unstall()
+
+    def _expect_within(self, limit_s: float) -> None:
+        self._calm()
+        self._late = self.loop.call_later(limit_s, self.transport.abort)
+
+    def _calm(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _stall(self) -> None:
+        self._unstall()
+        self._stalled = self.loop.call_later(self._limits.write_stall_s, self.transport.abort)
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+class Server(uvicorn.Server):
+    """Stops in two steps: refuse what is new until all exchanges ended or the grace is over, then close."""
+
+    def __init__(self, gateway: Gateway, limits: Limits, on_listening: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                gateway,
+                http=cast(type[asyncio.Protocol], functools.partial(GuardedProtocol, limits)),
+                ws="none",
+                loop="uvloop",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=cast(int, limits.keepalive_s),
+                timeout_graceful_shutdown=CLOSE_S,
+            )
+        )
+        self._gateway = gateway
+        self._grace_s = limits.stop_grace_s
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._on_listening()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_s):
+                await self._gateway.drained()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals inside the loop; unlike uvicorn, end with exit status 0 when the stop went well."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self._gateway.cut()
+        super().handle_exit(sig, frame)
