@@ -1,0 +1,294 @@
+"""The ASGI application: who may call, which path, how large and how slow; the session does the rest."""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from confide_protocol import labels
+from confide_protocol.errors import ConfideError, ProtocolError
+from structlog.typing import FilteringBoundLogger
+
+from confide_enclave.attester import QuoteRoom
+from confide_enclave.errors import Busy, RequestTimeout, RequestTooLarge
+from confide_enclave.keys import KeysetHolder
+from confide_enclave.session import Session
+from confide_enclave.settings import Limits
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAINTENANCE_S: Final = 1.0
+HEALTHY: Final = b'{"status":"ok"}'
+_HEX_32: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class ClientLeft(ConfideError):
+    """The connection closed, or stopped taking bytes. Nobody is left to answer."""
+
+    code = "client_left"
+    reason = "the client left"
+
+
+class EnclaveApp:
+    """Raw ASGI: no framework stands between the socket and the sealed stream."""
+
+    def __init__(
+        self,
+        session: Session,
+        holder: KeysetHolder,
+        room: QuoteRoom,
+        gateway_secret: bytes,
+        limits: Limits,
+        log: FilteringBoundLogger,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._session, self._holder, self._room = session, holder, room
+        self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
+        self._limits, self._log, self._close = limits, log, close
+        self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, _Reply(send, self._limits.idle_timeout_s))
+
+    def stop(self) -> None:
+        """Give the answers in progress their grace; what is not done by then ends sealed, as aborted."""
+        self._session.deadlines.stop_at(asyncio.get_running_loop().time() + self._limits.shutdown_grace_s)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        maintenance = asyncio.create_task(self._maintain())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        maintenance.cancel()
+        await self._room.close()
+        await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _maintain(self) -> None:
+        """Rotate and drop keys on time, also while nobody calls."""
+        digest = b""
+        while True:
+            if digest != (digest := self._holder.current.digest):
+                self._log.info("keyset.live", keyset=digest.hex())
+            await asyncio.sleep(MAINTENANCE_S)
+
+    async def _serve(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+        started_s = time.monotonic()
+        path, template = scope["path"], _template(scope["path"])
+        error = ""
+        try:
+            if path == labels.PATH_HEALTH:
+                await self._health(scope, reply)
+            elif not self._is_gateway(scope):
+                await reply.problem(401)
+            elif path == labels.PATH_EVIDENCE:
+                await self._evidence(scope, reply)
+            elif path == labels.PATH_KEYS:
+                await self._keys(scope, reply)
+            elif path.startswith(labels.PATH_OHTTP):
+                await self._sealed(scope, receive, reply)
+            else:
+                await reply.problem(404)
+        except ClientLeft:
+            error = ClientLeft.code
+        except Exception as fault:
+            error = type(fault).__name__
+            if reply.status:
+                raise  # the stream is cut: the client sees that its end is missing
+            await reply.problem(503)
+        finally:
+            self._log.info(
+                "request",
+                path=template,
+                status=reply.status,
+                duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+                **({"error": error} if error else {}),
+            )
+
+    def _is_gateway(self, scope: Message) -> bool:
+        shown = [value for name, value in scope["headers"] if name == b"authorization"]
+        given = hashlib.sha256(shown[0] if len(shown) == 1 else b"").digest()
+        return hmac.compare_digest(given, self._secret_digest)
+
+    async def _health(self, scope: Message, reply: "_Reply") -> None:
+        if scope["method"] != "GET":
+            await reply.problem(405)
+            return
+        await reply.whole(200, b"application/json", HEALTHY)
+
+    async def _keys(self, scope: Message, reply: "_Reply") -> None:
+        if scope["method"] != "GET":
+            await reply.problem(405)
+            return
+        await reply.whole(200, labels.MEDIA_KEYS.encode(), self._holder.current.keyset.ohttp_keys)
+
+    async def _evidence(self, scope: Message, reply: "_Reply") -> None:
+        if scope["method"] != "GET":
+            await reply.problem(405)
+            return
+        try:
+            query = parse_qs(scope["query_string"].decode("ascii"), strict_parsing=True, max_num_fields=4)
+        except ValueError:
+            query = {}
+        nonces = query.get("nonce", [])
+        if len(nonces) != 1 or not _HEX_32.fullmatch(nonces[0]):
+            await reply.problem(400)
+            return
+        try:
+            bundle = await self._room.evidence(bytes.fromhex(nonces[0]))
+        except ConfideError as fault:
+            self._log.warning("evidence.failed", code=fault.code)
+            await reply.problem(fault.http_status)
+            return
+        await reply.whole(200, labels.MEDIA_EVIDENCE.encode(), bundle)
+
+    async def _sealed(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if scope["method"] != "POST":
+            await reply.problem(405)
+        elif headers.get(b"content-type") != labels.MEDIA_REQUEST.encode() or b"content-encoding" in headers:
+            await reply.problem(415)
+        elif int(headers.get(b"content-length", b"0")) > self._limits.max_request_bytes:
+            await reply.problem(413)
+        else:
+            try:
+                async with self._slots.hold():
+                    await self._exchange(scope["path"], headers, receive, reply)
+            except Busy:
+                await reply.problem(503)
+            except (RequestTimeout, RequestTooLarge) as fault:
+                await reply.problem(fault.http_status)
+            except ProtocolError:
+                await reply.problem(400)
+
+    async def _exchange(self, path: str, headers: dict[bytes, bytes], receive: Receive, reply: "_Reply") -> None:
+        digest_hex = path.removeprefix(labels.PATH_OHTTP)
+        generation = self._holder.find(bytes.fromhex(digest_hex)) if _HEX_32.fullmatch(digest_hex) else None
+        if generation is None:
+            await reply.problem(400)
+            return
+        account = headers.get(labels.FIELD_ACCOUNT.encode(), b"").decode("latin-1")[:128]
+        body_read = asyncio.Event()
+        work = asyncio.create_task(
+            self._session.run(generation, self._body(receive, body_read), account, reply.sealed)
+        )
+        watch = asyncio.create_task(_disconnected(receive, body_read))
+        try:
+            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = not work.done()
+            work.cancel()
+            watch.cancel()
+            outcome, _ = await asyncio.gather(work, watch, return_exceptions=True)
+        if left:
+            raise ClientLeft
+        if outcome is not None:
+            raise outcome
+        await reply.end()
+
+    async def _body(self, receive: Receive, body_read: asyncio.Event) -> AsyncIterator[bytes]:
+        """Yield the request's bytes within the limits. Raises: RequestTimeout, RequestTooLarge, ClientLeft."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        end_s = loop.time() + limits.request_timeout_s
+        wait_s, size = limits.first_byte_timeout_s, 0
+        while True:
+            try:
+                async with asyncio.timeout_at(min(end_s, loop.time() + wait_s)):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout from None
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            data = message.get("body", b"")
+            size += len(data)
+            if size > limits.max_request_bytes:
+                raise RequestTooLarge
+            yield data
+            if not message.get("more_body", False):
+                body_read.set()
+                return
+            wait_s = limits.idle_timeout_s
+
+
+class Slots:
+    """So many exchanges at once, so many more waiting for so long; the next one raises Busy."""
+
+    def __init__(self, max_concurrent: int, max_waiting: int, timeout_s: float) -> None:
+        self._free = asyncio.Semaphore(max_concurrent)
+        self._max_waiting, self._timeout_s = max_waiting, timeout_s
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        if self._free.locked() and self._waiting >= self._max_waiting:
+            raise Busy
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Busy from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+class _Reply:
+    """One HTTP response. Every piece awaits the peer: a slow reader slows the engine, a stalled one ends it."""
+
+    def __init__(self, send: Send, stall_timeout_s: float) -> None:
+        self._send, self._stall_timeout_s = send, stall_timeout_s
+        self.status = 0
+
+    async def problem(self, status: int) -> None:
+        await self.whole(status, labels.MEDIA_PROBLEM.encode(), labels.PROBLEMS[status])
+
+    async def whole(self, status: int, content_type: bytes, body: bytes) -> None:
+        await self._start(status, content_type, ((b"content-length", b"%d" % len(body)),))
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def sealed(self, data: bytes) -> None:
+        if not self.status:
+            await self._start(200, labels.MEDIA_RESPONSE.encode(), ((b"incremental", b"?1"),))
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        await self._put({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, content_type: bytes, more: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.status = status
+        headers = [(b"content-type", content_type), (b"cache-control", b"no-store"), *more]
+        await self._put({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientLeft from None
+
+
+async def _disconnected(receive: Receive, body_read: asyncio.Event) -> None:
+    await body_read.wait()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _template(path: str) -> str:
+    """The path as a log may show it: what the caller wrote into it is left out."""
+    if path.startswith(labels.PATH_OHTTP):
+        return labels.PATH_OHTTP + "{keyset}"
+    return path if path in (labels.PATH_HEALTH, labels.PATH_EVIDENCE, labels.PATH_KEYS) else "other"

@@ -1,0 +1,132 @@
+"""`confide enclave`: serve one enclave, or say what it would be measured as."""
+
+import json
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from confide_protocol.errors import ConfideError, ConfigError
+
+from confide_enclave import logs
+from confide_enclave.attester import SimulatedSnpAttester
+from confide_enclave.engine.card import default_weights, read_card
+from confide_enclave.hardening import forbid_core_dumps
+from confide_enclave.manifest import build_manifest
+from confide_enclave.node import assemble
+from confide_enclave.server import bind, serve
+from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_settings
+
+EXIT_CONFIG = 2
+
+_EPILOG = """\b
+Example enclave.toml:
+  listen = "127.0.0.1:0"
+  gateway_secret_file = "gateway.secret"    # mode 0600, the gateway's copy is the same
+  platform = "simulated-sev-snp"
+  device_socket = "device.sock"             # where `confide-sim` listens
+
+\b
+Start it:
+  openssl rand -hex 32 > gateway.secret && chmod 600 gateway.secret
+  confide-sim --socket device.sock --endorsements-dir endorsements &
+  confide enclave --config enclave.toml
+
+Every setting, with its default: deploy/examples/enclave.toml."""
+
+
+@click.command(epilog=_EPILOG)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The settings (TOML). Paths in it are relative to it.",
+)
+@click.option(
+    "--manifest",
+    "only_manifest",
+    is_flag=True,
+    help="Print the manifest and its digest, which a policy pins, as JSON; load and serve nothing.",
+)
+def enclave(config_file: Path, only_manifest: bool) -> None:
+    """Serve a model from inside a trusted execution environment.
+
+    Makes its keys in memory, binds them to the hardware's evidence, opens sealed requests, answers them with the
+    model and signs a receipt for each. Only the gateway that holds the secret of `gateway_secret_file` may call.
+
+    Stays in the foreground. When calls are taken, one JSON line on stdout says so, with the URL; logs are JSON
+    lines on stderr and never hold content. SIGTERM ends it after `shutdown_grace_s` at the latest.
+    """
+    try:
+        settings = load_settings(config_file)
+        if only_manifest:
+            _print_manifest(settings)
+        else:
+            _serve(str(config_file), settings)
+    except ConfideError as fault:
+        _fail(str(fault))
+
+
+def _print_manifest(settings: EnclaveSettings) -> None:
+    card = read_card(_weights(settings), settings.model.name, settings.engine)
+    manifest = build_manifest(settings, card)
+    tree = {
+        "release": manifest.release,
+        "model": manifest.model,
+        "weights_digest": manifest.weights_digest.hex(),
+        "tokenizer_digest": manifest.tokenizer_digest.hex(),
+        "engine": dict(manifest.engine),
+        "shapes": list(manifest.shapes),
+        "platform": manifest.platform,
+    }
+    click.echo(json.dumps({"manifest_digest": manifest.digest.hex(), "manifest": tree}))
+
+
+def _serve(file: str, settings: EnclaveSettings) -> None:
+    forbid_core_dumps()
+    logs.configure()
+    secret = load_gateway_secret(Path(settings.gateway_secret_file))
+    _check_device(file, settings.device_socket)
+    listener = bind(file, settings.host, settings.port)
+    try:
+        from confide_enclave.engine.torch_engine import TorchEngine
+    except ImportError:
+        raise ConfigError(
+            file, "model.kind", "torch is missing; install it: pip install 'confide[enclave]'"
+        ) from None
+    engine = TorchEngine.load(_weights(settings), settings.model.name, settings.engine)
+    attester = SimulatedSnpAttester(settings.device_socket, settings.limits.device_timeout_s)
+    app, holder, manifest = assemble(settings, engine, attester, secret, random=secrets.token_bytes)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn handles both, then raises them once more for whoever was there before it: nobody.
+        signal.signal(number, lambda *_: None)
+    serve(
+        app,
+        listener,
+        settings.limits,
+        {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()},
+    )
+
+
+def _weights(settings: EnclaveSettings) -> Path:
+    return Path(settings.model.weights) if settings.model.weights else default_weights()
+
+
+def _check_device(file: str, path: str) -> None:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except OSError as fault:
+        reason = fault.strerror or "the path is too long"
+        raise ConfigError(
+            file, "device_socket", f"{path} cannot be reached ({reason}); start: confide-sim --socket {path}"
+        ) from None
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"confide enclave: {message}", err=True)
+    sys.exit(EXIT_CONFIG)

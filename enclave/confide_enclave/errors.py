@@ -1,0 +1,50 @@
+"""The enclave's leaves of the one error tree."""
+
+from confide_protocol.errors import ConfideError, ProtocolError, TooLarge
+
+
+class RequestTimeout(ProtocolError):
+    """The request's bytes came too slowly."""
+
+    code = "timeout"
+    http_status = 408
+    reason = "the request took too long to arrive"
+
+
+class RequestTooLarge(TooLarge):
+    """The request's bytes exceed `max_request_bytes`."""
+
+
+class DeviceUnavailable(ConfideError):
+    """The hardware (or its simulation) gave no quote. Answered 503 in clear."""
+
+    code = "device_unavailable"
+    http_status = 503
+    reason = "the attestation device gave no quote"
+
+
+class Busy(ConfideError):
+    """A bounded waiting room is full."""
+
+    code = "busy"
+    http_status = 429
+    reason = "too many callers are waiting"
+
+
+class Refusal(ConfideError):
+    """An answer in OpenAI's error shape; always sent sealed. `message` must not repeat what the caller sent."""
+
+    code = "refused"
+    http_status = 400
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.name, self.param, self.kind = status, message, code, param, kind

@@ -1,0 +1,150 @@
+"""Keys made at boot, held in memory alone: one keyset in use, the one before it in its grace (SPEC 3)."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from confide_protocol import hpke, labels
+from confide_protocol.errors import LocalStateError, Replayed
+from confide_protocol.keyconfig import KeyConfig, encode_key_configs
+from confide_protocol.keyset import Keyset
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+
+KEY_ID = 1
+SEED_BYTES = 32
+ROTATE_AT_FILL = 0.9  # the rest of the replay store serves the key's grace
+
+Random = Callable[[int], bytes]
+Clock = Callable[[], float]
+
+
+def fresh(random: Random, length: int = SEED_BYTES) -> bytes:
+    """Draw random bytes; a generator that gives zeros has failed, and nothing may be built on it."""
+    drawn = random(length)
+    if len(drawn) != length or not any(drawn):
+        raise LocalStateError("the random number generator failed")
+    return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One keyset with its private halves, its replay store and the evidence that was issued for it.
+
+    The replay store holds SHA-256(enc) of every opened request and forgets none: when full, it opens nothing more.
+    """
+
+    keyset: Keyset
+    digest: bytes
+    suites: Mapping[int, tuple[hpke.Suite, hpke.PrivateKey]] = field(repr=False)
+    receipt_ed25519: Ed25519PrivateKey = field(repr=False)
+    receipt_ml_dsa_65: MLDSA65PrivateKey = field(repr=False)
+    usage_ed25519: Ed25519PrivateKey = field(repr=False)
+    replay_capacity: int
+    _seen: set[bytes] = field(default_factory=set, repr=False)
+    _statements: set[bytes] = field(default_factory=set, repr=False)
+
+    def admit(self, enc_digest: bytes) -> None:
+        """Check and insert in one step (no await between). Raises: Replayed, for a full store too."""
+        if enc_digest in self._seen or len(self._seen) >= self.replay_capacity:
+            raise Replayed
+        self._seen.add(enc_digest)
+
+    @property
+    def nearly_full(self) -> bool:
+        return len(self._seen) >= self.replay_capacity * ROTATE_AT_FILL
+
+    def issue(self, statement_digest: bytes) -> None:
+        self._statements.add(statement_digest)
+
+    def issued(self, statement_digest: bytes) -> bool:
+        return statement_digest in self._statements
+
+
+class KeysetHolder:
+    """The current generation and, within its grace, the previous one. Not for several threads.
+
+    A keyset is replaced one grace before its not-after, or when its replay store is nearly full; it is dropped
+    one grace later. Python cannot overwrite the memory of a dropped key: the guest's memory encryption covers it.
+    """
+
+    def __init__(
+        self,
+        manifest_digest: bytes,
+        *,
+        simulated: bool,
+        lifetime_s: int,
+        grace_s: int,
+        replay_capacity: int,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._manifest_digest = manifest_digest
+        self._simulated = simulated
+        self._lifetime_s, self._grace_s = lifetime_s, grace_s
+        self._replay_capacity = replay_capacity
+        self._clock, self._random = clock, random
+        self._tenant_key = fresh(random)
+        self._current = self._generate()
+        self._previous: Generation | None = None
+        self._previous_until_s = 0.0
+
+    @property
+    def current(self) -> Generation:
+        self.tick()
+        return self._current
+
+    def find(self, digest: bytes) -> Generation | None:
+        """Return the live generation of that digest, if any."""
+        self.tick()
+        for generation in (self._current, self._previous):
+            if generation is not None and generation.digest == digest:
+                return generation
+        return None
+
+    def tick(self) -> None:
+        """Rotate and drop what is due."""
+        now = self._clock()
+        if self._previous is not None and now >= self._previous_until_s:
+            self._previous = None
+        if now >= self._current.keyset.not_after_unix_s - self._grace_s or self._current.nearly_full:
+            until = min(now + self._grace_s, self._current.keyset.not_after_unix_s)
+            self._previous = self._current if now < until else None
+            self._previous_until_s = until
+            self._current = self._generate()
+
+    def tenant_salt(self, cache_key: bytes | None) -> bytes:
+        """Derive the salt that separates one client's cache from all others; without a key, nobody's."""
+        if cache_key is None:
+            return fresh(self._random)
+        return hmac.digest(self._tenant_key, cache_key, hashlib.sha256)
+
+    def _generate(self) -> Generation:
+        suite = hpke.REQUIRED
+        seal = hpke.PrivateKey.generate(suite.kem, fresh(self._random))
+        ed25519 = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
+        ml_dsa_65 = MLDSA65PrivateKey.from_seed_bytes(fresh(self._random))
+        usage = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
+        # A client's clock may lag by as much as its requests' date may.
+        not_before = int(self._clock()) - min(labels.DATE_TOLERANCE_S, (self._lifetime_s - self._grace_s) // 2)
+        config = KeyConfig(KEY_ID, suite.kem, seal.public, ((hpke.HKDF_SHA256, suite.aead),))
+        keyset = Keyset(
+            ohttp_keys=encode_key_configs([config]),
+            receipt_ed25519=ed25519.public_key().public_bytes_raw(),
+            receipt_ml_dsa_65=ml_dsa_65.public_key().public_bytes_raw(),
+            usage_ed25519=usage.public_key().public_bytes_raw(),
+            manifest_digest=self._manifest_digest,
+            not_before_unix_s=not_before,
+            not_after_unix_s=not_before + self._lifetime_s,
+            simulated=self._simulated,
+        )
+        return Generation(
+            keyset=keyset,
+            digest=keyset.digest,
+            suites={KEY_ID: (suite, seal)},
+            receipt_ed25519=ed25519,
+            receipt_ml_dsa_65=ml_dsa_65,
+            usage_ed25519=usage,
+            replay_capacity=self._replay_capacity,
+        )

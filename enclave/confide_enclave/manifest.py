@@ -1,0 +1,21 @@
+"""The manifest of this installation: release, model, engine settings, shapes, platform."""
+
+from importlib.metadata import version
+
+from confide_protocol.keyset import Manifest
+
+from confide_enclave.engine import ModelCard
+from confide_enclave.settings import EnclaveSettings
+
+
+def build_manifest(settings: EnclaveSettings, card: ModelCard) -> Manifest:
+    """Say what runs here. Shapes stand in a fixed order, so that the file's order does not change the digest."""
+    return Manifest(
+        release=version("confide"),
+        model=card.name,
+        weights_digest=card.weights_digest,
+        tokenizer_digest=card.tokenizer_digest,
+        engine=card.engine,
+        shapes=tuple(sorted(settings.shapes)),
+        platform=settings.platform,
+    )

@@ -1,0 +1,115 @@
+"""uvicorn with what it lacks: limits on a request's head, a ready line, a grace for sealed answers."""
+
+import json
+import math
+import socket
+import sys
+from asyncio import Transport
+from collections.abc import Mapping
+from typing import Final
+
+import uvicorn
+from confide_protocol.errors import ConfigError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from confide_enclave.app import EnclaveApp
+from confide_enclave.settings import Limits
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+KEEP_ALIVE_S: Final = 75
+SEAL_MARGIN_S: Final = 2  # after the grace, to seal and send what was cut short
+BACKLOG: Final = 1024
+
+
+def bind(file: str, host: str, port: int) -> socket.socket:
+    """Take the port before anything slow is loaded. Raises: ConfigError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as fault:
+        raise ConfigError(
+            file, "listen", f"{host}:{port} cannot be bound ({fault.strerror}); choose another port, or 0 for any"
+        ) from None
+    return listener
+
+
+def serve(app: EnclaveApp, listener: socket.socket, limits: Limits, ready: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is printed as one line of JSON, with the URL, once calls are taken."""
+
+    class Http(_BoundedHttp):
+        header_timeout_s = limits.header_timeout_s
+
+    config = uvicorn.Config(
+        app,
+        http=Http,
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(limits.shutdown_grace_s) + SEAL_MARGIN_S,
+    )
+    _Server(config, app, ready).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, app: EnclaveApp, ready: Mapping[str, str]) -> None:
+        super().__init__(config)
+        self._app, self._ready = app, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = (sockets or [])[0].getsockname()[:2]
+        line = {"ready": True, "url": f"http://{f'[{host}]' if ':' in host else host}:{port}", **self._ready}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.stop()
+        await super().shutdown(sockets)
+
+
+class _BoundedHttp(HttpToolsProtocol):
+    """Close a connection whose request head is too long or too slow."""
+
+    header_timeout_s: float
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._end_head()
+        self._begin_head()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _begin_head(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        self._timer = self.loop.call_later(self.header_timeout_s, self.transport.abort)
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        self._timer.cancel()

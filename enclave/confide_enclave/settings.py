@@ -1,0 +1,137 @@
+"""The operator's settings: a closed TOML file, every limit named. None weakens what a client verified."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Literal
+
+from confide_protocol import labels
+from confide_protocol.errors import ConfigError
+from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
+from pydantic import Field, field_validator
+
+from confide_enclave.engine.card import EngineLimits
+
+Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
+Count = Annotated[int, Field(ge=1, le=1 << 24)]
+MIN_SECRET_CHARS = 32
+MAX_SECRET_BYTES = 4096
+
+
+class ModelSettings(Settings):
+    """Which model runs. `weights` is a GGUF file; absent means the one that the model package carries."""
+
+    kind: Literal["torch"] = "torch"
+    name: Annotated[str, Field(min_length=1, max_length=128)] = "smollm2-135m-instruct"
+    weights: str | None = None
+
+
+class KeysetSettings(Settings):
+    """How long a keyset lives, grace included, and how long the previous one is still opened."""
+
+    lifetime_s: Annotated[int, Field(ge=2, le=labels.KEYSET_LIFETIME_MAX_S)] = labels.KEYSET_LIFETIME_MAX_S
+    grace_s: Annotated[int, Field(ge=1, le=labels.KEYSET_GRACE_S)] = labels.KEYSET_GRACE_S
+
+
+class Limits(Settings):
+    """What ends an oversized, slow, abandoned or unlucky request."""
+
+    max_request_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 4 << 20
+    header_timeout_s: Seconds = 10.0
+    first_byte_timeout_s: Seconds = 10.0
+    idle_timeout_s: Seconds = 30.0
+    request_timeout_s: Seconds = 120.0
+    answer_timeout_s: Seconds = 600.0
+    max_concurrent: Count = 32
+    max_waiting: Count = 64
+    replay_capacity: Count = 1_000_000
+    max_quote_waiting: Annotated[int, Field(ge=1, le=1 << 16)] = 1024
+    device_timeout_s: Seconds = 10.0
+    shutdown_grace_s: Seconds = 30.0
+
+
+class EnclaveSettings(Settings):
+    """One `enclave.toml`. Paths are relative to the file."""
+
+    listen: Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")] = "127.0.0.1:0"
+    gateway_secret_file: str
+    platform: Literal["simulated-sev-snp"]
+    device_socket: str
+    shapes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+        labels.SHAPE_BUCKETED,
+        labels.SHAPE_NONE,
+    )
+    model: ModelSettings = ModelSettings()
+    engine: EngineLimits = EngineLimits()
+    keyset: KeysetSettings = KeysetSettings()
+    limits: Limits = Limits()
+
+    @field_validator("shapes")
+    @classmethod
+    def _known_once(cls, shapes: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(shapes) <= {labels.SHAPE_BUCKETED, labels.SHAPE_NONE} or len(set(shapes)) != len(shapes):
+            raise ValueError(f'name "{labels.SHAPE_BUCKETED}", "{labels.SHAPE_NONE}" or both, each once')
+        return shapes
+
+    @field_validator("listen")
+    @classmethod
+    def _port(cls, listen: str) -> str:
+        if int(listen.rpartition(":")[2]) > 65535:
+            raise ValueError("the port must be 0 to 65535")
+        return listen
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+def load_settings(path: Path) -> EnclaveSettings:
+    """Read settings and resolve their paths against the file's folder. Raises: ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SETTINGS_BYTES + 1)
+    except OSError as fault:
+        raise ConfigError(str(path), "file", f"cannot be read ({fault.strerror}); check --config") from None
+    settings = parse_toml(data, EnclaveSettings, str(path))
+    if settings.keyset.grace_s >= settings.keyset.lifetime_s:
+        raise ConfigError(str(path), "keyset.grace_s", "must be less than keyset.lifetime_s")
+    folder = path.parent
+    weights = settings.model.weights
+    return settings.model_copy(
+        update={
+            "gateway_secret_file": str(folder / settings.gateway_secret_file),
+            "device_socket": str(folder / settings.device_socket),
+            "model": settings.model.model_copy(update={"weights": weights and str(folder / weights)}),
+        }
+    )
+
+
+def load_gateway_secret(path: Path) -> bytes:
+    """Read the bearer secret that only the gateway may know; a file that others can read is refused.
+
+    Raises: ConfigError. Does not check: how random the secret is.
+    """
+
+    def wrong(remedy: str) -> ConfigError:
+        return ConfigError(str(path), "gateway_secret_file", remedy)
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as fault:
+        raise wrong(f"cannot be read ({fault.strerror}); write a random secret into it, mode 0600") from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise wrong("is not a regular file; name a file that holds the secret")
+        if status.st_mode & 0o077:
+            raise wrong(f"others may read it (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}")
+        secret = file.read(MAX_SECRET_BYTES + 1).strip()
+    if len(secret) > MAX_SECRET_BYTES or not all(0x21 <= byte <= 0x7E for byte in secret):
+        raise wrong("must be one line of visible ASCII")
+    if len(secret) < MIN_SECRET_CHARS:
+        raise wrong(f"is shorter than {MIN_SECRET_CHARS} characters; use e.g. openssl rand -hex 32")
+    return secret
