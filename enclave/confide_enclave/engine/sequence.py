@@ -1,0 +1,57 @@
+"""One request on its way through the engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from confide_protocol.errors import ContextTooLong, EngineError, LocalStateError
+
+from confide_enclave.engine import Delta, FinishReason, Sampling
+from confide_enclave.engine.tokens import TextStream, Tokens
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Token ids so far, how many of them are in the cache, and where. `block` is -1 while none is held."""
+
+    prompt: list[int] = field(repr=False)
+    sampling: Sampling
+    token_limit: int
+    stream: TextStream = field(repr=False)
+    deliver: Callable[[Delta | EngineError], None] = field(repr=False)
+    generated: list[int] = field(default_factory=list, repr=False)
+    computed: int = 0
+    block: int = -1
+    cancelled: bool = False
+
+    @property
+    def decoding(self) -> bool:
+        return self.computed >= len(self.prompt)
+
+    def pending(self, count: int) -> list[int]:
+        """Return the next `count` ids that are not in the cache yet."""
+        if self.decoding:
+            return self.generated[self.computed - len(self.prompt) :][:count]
+        return self.prompt[self.computed : self.computed + count]
+
+    def append(self, token: int, tokens: Tokens) -> Delta:
+        """Take the next token; return the text that it makes certain, with a finish reason if it is the last."""
+        self.generated.append(token)
+        ended, full = token in tokens.end_ids, len(self.generated) >= self.token_limit
+        text = self.stream.push(tokens.token_bytes(token))
+        if (ended or full) and not self.stream.stopped:
+            text += self.stream.finish()
+        stopped = ended or self.stream.stopped
+        reason: FinishReason | None = "stop" if stopped else "length" if full else None
+        return Delta(text, len(self.prompt), len(self.generated), reason)
+
+
+def token_limit(prompt: list[int], sampling: Sampling, context_tokens: int) -> int:
+    """Return how long the answer may get: `max_tokens`, or what the prompt leaves of the context if that is less.
+
+    Raises: ContextTooLong when it leaves nothing, LocalStateError when sampling is out of range.
+    """
+    if not (0 <= sampling.temperature < float("inf") and 0 < sampling.top_p <= 1 and sampling.max_tokens >= 1):
+        raise LocalStateError("sampling is out of range")
+    if (room := context_tokens - len(prompt)) < 1:
+        raise ContextTooLong(f"the prompt has {len(prompt)} tokens; the context holds {context_tokens}")
+    return min(sampling.max_tokens, room)

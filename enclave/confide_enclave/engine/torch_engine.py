@@ -1,0 +1,204 @@
+"""The engine of our own: torch in one thread, many requests at once, text on each caller's event loop."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import structlog
+import torch
+from confide_protocol.errors import CapacityExceeded, EngineError
+
+from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
+from confide_enclave.engine.blocks import KvCache
+from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, read_weights
+from confide_enclave.engine.gguf import Gguf
+from confide_enclave.engine.model import Llama
+from confide_enclave.engine.runner import Runner
+from confide_enclave.engine.scheduler import Scheduler
+from confide_enclave.engine.sequence import Sequence, token_limit
+from confide_enclave.engine.tokens import TextStream, Tokens
+from confide_enclave.engine.weights import load_weights
+
+log = structlog.get_logger(__name__)
+
+
+class TorchEngine(Engine):
+    """Owns the model thread, which alone touches sequences once they are submitted; others only set `cancelled`.
+
+    Fast mode: a request alone gives the same text each time; beside others, rounding may differ.
+    """
+
+    def __init__(self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[], Runner]) -> None:
+        """`build` runs on the model thread; `ready` is set when it is done, with whatever it raised."""
+        self._card, self._tokens, self._limits, self._build = card, tokens, limits, build
+        self._scheduler = Scheduler(limits.max_sequences, limits.prefill_chunk_tokens)
+        self._changed = threading.Condition()
+        # Guarded by _changed.
+        self._admitted = 0
+        self._arrivals: deque[Sequence] = deque()
+        self._closed = False
+        self.ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name="confide-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls, weights: Path, name: str, limits: EngineLimits, expected_sha256: str | None = None
+    ) -> "TorchEngine":
+        """Read, check and dequantise the GGUF, and start serving; takes seconds. Raises: ConfigError."""
+        gguf, digest = read_weights(weights, expected_sha256)
+        card = make_card(gguf, digest, name, limits)
+        engine = cls(card, Tokens(gguf), limits, lambda: _build_runner(gguf, limits))
+        engine.ready.result()
+        return engine
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """Yield one delta per token, its text maybe empty; the answer ends early where the context does."""
+        self._admit()
+        try:
+            # Long prompts take a while, and the tokenizer lets go of the GIL.
+            prompt = await asyncio.to_thread(self._tokens.encode, request.prompt)
+            limit = token_limit(prompt, request.sampling, self._card.context_tokens)
+            # One delta per token and one error at most: this queue cannot overflow.
+            inbox: asyncio.Queue[Delta | EngineError] = asyncio.Queue(limit + 1)
+            loop = asyncio.get_running_loop()
+            sequence = Sequence(
+                prompt,
+                request.sampling,
+                limit,
+                TextStream(request.sampling.stop),
+                deliver=lambda item: _call(loop, inbox, item),
+            )
+            self._submit(sequence)
+        except BaseException:
+            self._release()
+            raise
+        try:
+            while True:
+                item = await inbox.get()
+                if isinstance(item, EngineError):
+                    raise item
+                yield item
+                if item.finish_reason:
+                    return
+        finally:
+            with self._changed:
+                sequence.cancelled = True
+                self._changed.notify()
+
+    async def close(self) -> None:
+        """Stop within one step; whoever still waits gets EngineError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _admit(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise EngineError("the engine is closed")
+            if self._admitted >= self._limits.max_sequences + self._limits.max_waiting:
+                raise CapacityExceeded
+            self._admitted += 1
+
+    def _release(self) -> None:
+        with self._changed:
+            self._admitted -= 1
+
+    def _submit(self, sequence: Sequence) -> None:
+        with self._changed:
+            if self._closed:
+                raise EngineError("the engine is closed")
+            self._arrivals.append(sequence)
+            self._changed.notify()
+
+    # --- From here on: the model thread.
+
+    def _serve(self) -> None:
+        # All torch work stays on this thread: a second OpenMP pool beside it would halve the speed of both.
+        if self._limits.threads:
+            torch.set_num_threads(self._limits.threads)
+        try:
+            self._runner = self._build()
+            del self._build  # and with it the file's bytes
+        except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for ready
+            self.ready.set_exception(fault)
+            return
+        self.ready.set_result(None)
+        try:
+            while self._gather():
+                self._step()
+        finally:
+            with self._changed:
+                self._closed = True
+            self._collect()
+            for sequence in self._scheduler.sequences:
+                self._retire(sequence, EngineError("the engine is closed"))
+
+    def _gather(self) -> bool:
+        """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._arrivals or self._scheduler.sequences)
+        self._collect()
+        for sequence in self._scheduler.sequences:
+            if sequence.cancelled:
+                self._retire(sequence)
+        return not self._closed
+
+    def _collect(self) -> None:
+        with self._changed:
+            while self._arrivals:
+                self._scheduler.add(self._arrivals.popleft())
+
+    def _step(self) -> None:
+        step = self._scheduler.next_step()
+        if step is None:
+            return
+        try:
+            results = self._runner.run(step)
+        except Exception as fault:  # noqa: BLE001 - whatever a step raises ends its own sequences and no others
+            # The exception's text may show what it computed on; its kind does not.
+            log.error("engine_step_failed", kind=type(fault).__name__)  # noqa: TRY400
+            for sequence in step.sequences:
+                self._retire(sequence, EngineError())
+            return
+        for sequence, token in results:
+            if token is None:
+                self._retire(sequence, EngineError("the model's numbers are not finite"))
+                continue
+            delta = sequence.append(token, self._tokens)
+            if delta.finish_reason:
+                self._retire(sequence, delta)
+            else:
+                sequence.deliver(delta)
+
+    def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
+        """Zero and free what the sequence held, then deliver the last word."""
+        if sequence.block >= 0:
+            self._runner.wipe(sequence)
+        self._scheduler.remove(sequence)
+        self._release()
+        if last is not None:
+            sequence.deliver(last)
+
+
+def _build_runner(gguf: Gguf, limits: EngineLimits) -> Runner:
+    dtype = getattr(torch, choose_dtype(limits))
+    weights = load_weights(gguf, dtype)
+    config, rows = weights.config, limits.context_tokens
+    cache = KvCache(config.layers, limits.max_sequences, config.kv_heads, rows, config.head_dim, dtype)
+    return Runner(Llama(weights, rows), cache)
+
+
+def _call(
+    loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[Delta | EngineError]", item: Delta | EngineError
+) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(inbox.put_nowait, item)

@@ -1,0 +1,5 @@
+"""Matrix products of the linear layers."""
+
+from confide_kernels.gemm.naive import linear
+
+__all__ = ["linear"]
