@@ -131,7 +131,7 @@ def verify_snp(
 
 @dataclass(frozen=True)
 class _Snp:
-    """What came out of a CPU's report: `report` if it could be read, `claims` only if its signatures hold."""
+    """What a CPU's report says; nothing unless its signatures hold."""
 
     report: SnpReport | None = None
     claims: Claims | None = None
@@ -192,10 +192,12 @@ def _judge_snp(
     if read is None:
         return _Snp()
     report, product = read
+    # Nothing that an unsigned report says is measured against a policy, or shown.
+    if not ledger.passed(SNP_SIGNATURES):
+        return _Snp()
     if policy is not None:
         check_report(ledger, report, product, policy.snp)
-    claims = report_claims(report, product) if ledger.passed(SNP_SIGNATURES) else None
-    return _Snp(report, claims, chain.not_after_unix_s if chain is not None else 0)
+    return _Snp(report, report_claims(report, product), 0 if chain is None else chain.not_after_unix_s)
 
 
 def _keyset_claims(keyset: Keyset) -> Claims:

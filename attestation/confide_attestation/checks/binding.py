@@ -34,7 +34,7 @@ def check_binding(
 ) -> Binding:
     """Judge everything between the CPU's report data and the keyset.
 
-    `report_data` is None if the report could not be read. Does not check: the report's own signature.
+    `report_data` is None unless the report's signatures hold. Does not check: the report itself.
     """
     statement = _check_statement(ledger, evidence, report_data, policy, now_unix_s=now_unix_s, nonce=nonce)
     keyset = _check_keyset(ledger, evidence, statement, policy, now_unix_s)

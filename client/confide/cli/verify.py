@@ -1,0 +1,154 @@
+"""`confide verify`: judge evidence offline, or live at a URL."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from confide_attestation.appraise import verify_snp
+from confide_attestation.checks.ids import SNP_FILES, CheckId
+from confide_attestation.ear import export_ear
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import SnpEndorsements
+from confide_attestation.pem import pem_or_der
+from confide_attestation.policy import load_policy
+from confide_attestation.result import AttestationResult, Verdict
+from confide_attestation.transcript_text import render_transcript
+from confide_protocol.errors import PolicyError
+from confide_protocol.settings import MAX_SETTINGS_BYTES
+
+MAX_FILE_BYTES = 1 << 20
+EXIT_STATUS: Mapping[Verdict, int] = {
+    Verdict.ACCEPTED: 0,
+    Verdict.AUTHENTIC: 0,
+    Verdict.REFUSED: 1,
+    Verdict.UNREADABLE: 2,
+}
+
+
+class VerifyGroup(click.Group):
+    """A group in which a URL stands for the command `url`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0].startswith(("http://", "https://")):
+            args = ["url", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=VerifyGroup, short_help="Judge evidence: files, or live at a URL.")
+def verify() -> None:
+    """Judge attestation evidence and print every check with its reason.
+
+    \b
+    confide verify snp report.bin --vek vcek.der        a file, offline
+    confide verify https://gateway.example --policy P   live, with a fresh nonce
+
+    Exit status: 0 accepted (or, without a policy, authentic), 1 refused, 2 an input is not what it should be.
+    """
+
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@verify.command(short_help="Judge one AMD SEV-SNP report.")
+@click.argument("report", type=FILE)
+@click.option("--vek", required=True, type=FILE, help="VCEK or VLEK certificate, PEM or DER.")
+@click.option("--ask", type=FILE, help="ASK or ASVK certificate, PEM or DER.  [default: packaged]")
+@click.option("--ark", type=FILE, help="ARK certificate, PEM or DER; must be a pinned one.  [default: packaged]")
+@click.option("--crl", type=FILE, help="AMD's revocation list, PEM or DER.  [default: revocation is not judged]")
+@click.option(
+    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+@click.option("--policy", type=FILE, help="Appraisal policy (TOML).  [default: authenticity alone is judged]")
+@click.option("--allow-simulated", is_flag=True, help="Let a policy of kind `simulated` accept simulated hardware.")
+@click.option("--ear", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as EAR (JSON) here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+def snp(
+    report: Path,
+    vek: Path,
+    ask: Path | None,
+    ark: Path | None,
+    crl: Path | None,
+    at: int | None,
+    policy: Path | None,
+    allow_simulated: bool,
+    ear: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge the SEV-SNP attestation REPORT (1,184 bytes) of versions 2 to 5.
+
+    Without --policy only authenticity is judged: signatures, chain, validity, TCB, debug and migration bits,
+    revocation where --crl is given. The verdict is then "authentic, NOT appraised".
+    """
+    appraisal_policy = None
+    if policy is not None:
+        try:
+            appraisal_policy = load_policy(read_file(policy, MAX_SETTINGS_BYTES), str(policy))
+        except PolicyError as fault:
+            stop(str(fault))
+    result = verify_snp(
+        read_file(report),
+        SnpEndorsements(
+            vek=_read_der(vek, "CERTIFICATE"),
+            ask=None if ask is None else _read_der(ask, "CERTIFICATE"),
+            ark=None if ark is None else _read_der(ark, "CERTIFICATE"),
+            crl=None if crl is None else _read_der(crl, "X509 CRL"),
+        ),
+        now_unix_s=int(time.time()) if at is None else at,
+        policy=appraisal_policy,
+        allow_simulated=allow_simulated,
+    )
+    if ear is not None:
+        try:
+            ear.write_text(json.dumps(export_ear(result), indent=1) + "\n")
+        except OSError as fault:
+            stop(f"{ear}: cannot be written: {fault.strerror}")
+    if result.verdict is Verdict.UNREADABLE:
+        files = dict(zip(SNP_FILES, (vek, ask, ark, crl, report), strict=True))
+        for check in result.failed:
+            if check.id in SNP_FILES:
+                click.echo(f"confide verify: {files[CheckId(check.id)]}: {check.id}: {check.detail}", err=True)
+    if as_json:
+        click.echo(json.dumps(as_tree(result)))
+    elif result.verdict is not Verdict.UNREADABLE:
+        click.echo(render_transcript(result))
+    sys.exit(EXIT_STATUS[result.verdict])
+
+
+def as_tree(result: AttestationResult) -> dict[str, object]:
+    """Return a result as `--json` prints it."""
+    return {
+        "verdict": result.verdict.value,
+        "appraised": result.policy_id is not None and result.verdict is not Verdict.UNREADABLE,
+        "simulated": result.simulated,
+        "checks": [{"id": c.id, "outcome": c.outcome.value, "detail": c.detail} for c in result.checks],
+        "claims": {group: dict(claims) for group, claims in result.claims.items()},
+    }
+
+
+def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Read a file of at most `max_bytes`; one line and exit 2 if that cannot be."""
+    try:
+        if path.stat().st_size > max_bytes:
+            stop(f"{path}: has {path.stat().st_size} bytes, more than {max_bytes}; is it the right file?")
+        return path.read_bytes()
+    except OSError as fault:
+        stop(f"{path}: cannot be read: {fault.strerror}; check the path")
+
+
+def stop(message: str) -> NoReturn:
+    """End with one line and exit status 2."""
+    click.echo(f"confide verify: {message}", err=True)
+    sys.exit(2)
+
+
+def _read_der(path: Path, label: str) -> bytes:
+    try:
+        return pem_or_der(read_file(path), label)
+    except EvidenceMalformed as fault:
+        stop(f"{path}: {fault}")
