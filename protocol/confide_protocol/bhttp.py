@@ -164,7 +164,8 @@ class Decoder:
         if framing > 3:
             raise Malformed("the framing of a message is not known")
         known_length, response = framing < 2, framing % 2 == 1
-        self._events.append((yield from (self._response if response else self._request)(known_length)))
+        head = yield from (self._response(known_length) if response else self._request(known_length))
+        self._events.append(head)
         yield from self._content(known_length)
         self._budget = self._max_head_bytes
         if trailers := (yield from self._fields(known_length)):
@@ -184,7 +185,7 @@ class Decoder:
 
     def _response(self, known_length: bool) -> Step[ResponseHead]:
         while 100 <= (status := (yield from self._integer())) <= 199:
-            self._spend(1)
+            self._spend(3)  # what the shortest one takes
             yield from self._fields(known_length, optional=False)
         head = ResponseHead(status, (yield from self._fields(known_length)))
         if not _is_valid(head):
