@@ -6,49 +6,79 @@ can be guessed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from confide_protocol import cbor
-from confide_protocol.errors import ReceiptInvalid
+from confide_protocol import cbor, labels
+from confide_protocol.claims import (
+    EAT_PROFILE,
+    Claim,
+    claims_of,
+    is_absent_or,
+    is_bytes,
+    is_digest,
+    is_int,
+    is_one_of,
+    is_text,
+    read_claims,
+)
+from confide_protocol.errors import Malformed, ReceiptInvalid
 
 MAX_AIR_BYTES = 64 * 1024
 EAT_PROFILE_AIR: Final = "https://spec.cyntrisec.com/air/v1"
-MODEL_HASH_SCHEMES = ("sha256-single", "sha256-concat", "sha256-manifest")
 TAG_COSE_SIGN1: Final = b"\xd2"  # the encoding of tag 18
 SIGNATURE_BYTES = 64
-MEASUREMENT_BYTES = 48
-PLATFORMS: Mapping[str, tuple[frozenset[str], ...]] = {
-    "nitro-pcr": (frozenset({"pcr0", "pcr1", "pcr2"}), frozenset({"pcr0", "pcr1", "pcr2", "pcr8"})),
-    "tdx-mrtd-rtmr": (frozenset({"pcr0", "pcr1", "pcr2"}),),
+PROTECTED: Final = cbor.encode({1: -8, 3: 61})  # EdDSA over a CWT
+OPTIONAL: Final = {10, -65549}
+REGISTERS: Final[dict[str, tuple[set[str], ...]]] = {
+    "nitro-pcr": ({"pcr0", "pcr1", "pcr2"}, {"pcr0", "pcr1", "pcr2", "pcr8"}),
+    "tdx-mrtd-rtmr": ({"pcr0", "pcr1", "pcr2"},),
 }
+
+_is_text = is_text(0, MAX_AIR_BYTES)
+_is_uint = is_int(0, 1 << 64)
+_is_scheme = is_one_of("sha256-single", "sha256-concat", "sha256-manifest")
+
+
+def _is_model_hash(value: object) -> bool:
+    return is_digest(value) and value != bytes(labels.DIGEST_BYTES)
+
+
+def _is_measurements(value: object) -> bool:
+    registers = dict(value) if isinstance(value, dict) else {}
+    platform = registers.pop("measurement_type", None)
+    known = REGISTERS.get(platform, ()) if isinstance(platform, str) else ()
+    return set(registers) in known and all(map(is_bytes(48, 48), registers.values()))
 
 
 @dataclass(frozen=True)
 class AirClaims:
-    """The claims of an AIR v1 receipt. `measurements` are SHA-384 values by AIR's register names."""
+    """The claims of an AIR v1 receipt. `measurements` holds SHA-384 values and AIR's measurement_type."""
 
-    issuer: str
-    issued_unix_s: int
-    cti: bytes
-    nonce: bytes | None
-    model_id: str
-    model_version: str
-    model_hash: bytes
-    model_hash_scheme: str | None
-    request_hash: bytes
-    response_hash: bytes
-    attestation_doc_hash: bytes
-    platform: str
-    measurements: Mapping[str, bytes]
-    policy_version: str
-    sequence_number: int
-    execution_time_ms: int
-    memory_peak_mb: int
-    security_mode: str
+    issuer: Annotated[str, Claim(1, _is_text)]
+    issued_unix_s: Annotated[int, Claim(6, _is_uint)]
+    cti: Annotated[bytes, Claim(7, is_bytes(16, 16))]
+    nonce: Annotated[bytes | None, Claim(10, is_absent_or(is_bytes(8, 64)))]
+    model_id: Annotated[str, Claim(-65537, _is_text)]
+    model_version: Annotated[str, Claim(-65538, _is_text)]
+    model_hash: Annotated[bytes, Claim(-65539, _is_model_hash)]
+    request_hash: Annotated[bytes, Claim(-65540, is_digest)]
+    response_hash: Annotated[bytes, Claim(-65541, is_digest)]
+    attestation_doc_hash: Annotated[bytes, Claim(-65542, is_digest)]
+    measurements: Annotated[Mapping[str, str | bytes], Claim(-65543, _is_measurements)]
+    policy_version: Annotated[str, Claim(-65544, _is_text)]
+    sequence_number: Annotated[int, Claim(-65545, _is_uint)]
+    execution_time_ms: Annotated[int, Claim(-65546, _is_uint)]
+    memory_peak_mb: Annotated[int, Claim(-65547, _is_uint)]
+    security_mode: Annotated[str, Claim(-65548, _is_text)]
+    model_hash_scheme: Annotated[str | None, Claim(-65549, is_absent_or(_is_scheme))]
+
+    @property
+    def platform(self) -> str:
+        return str(self.measurements["measurement_type"])
 
 
 @dataclass(frozen=True)
@@ -69,14 +99,17 @@ def verify_air(data: bytes, public_key: bytes) -> AirClaims:
     Raises: ReceiptInvalid. Does not check: whose key it is, the attestation document, any policy (`check_air`).
     """
     protected, payload, signature = _parse_envelope(data)
-    if protected != cbor.encode({1: -8, 3: 61}):
+    if protected != PROTECTED:
         raise ReceiptInvalid("alg is not EdDSA over a CWT", part="alg")
     try:
         signed = cbor.encode(["Signature1", protected, b"", payload])
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
     except (InvalidSignature, ValueError):
         raise ReceiptInvalid("the signature does not verify", part="signature") from None
-    return _claims(_decode_map(payload))
+    try:
+        return AirClaims(**read_claims(_decode_map(payload), AirClaims, EAT_PROFILE_AIR))
+    except Malformed as fault:
+        raise ReceiptInvalid(f"a signed claim is wrong: {fault}", part="claims") from None
 
 
 def check_air(claims: AirClaims, policy: AirPolicy, *, now_unix_s: int) -> None:
@@ -94,7 +127,7 @@ def _parse_envelope(data: bytes) -> tuple[bytes, bytes, bytes]:
             not unprotected
             and len(signature) == SIGNATURE_BYTES
             and set(_decode_map(protected)) == {1, 3}
-            and _is_known(set(_decode_map(payload)))
+            and _is_closed(_decode_map(payload))
         ):
             return protected, payload, signature
     raise ReceiptInvalid("not a tagged COSE_Sign1 over a closed map of claims", part="parse")
@@ -120,58 +153,6 @@ def _decode_map(data: bytes) -> dict[Any, Any]:
     return value
 
 
-def _claims(tree: dict[int, Any]) -> AirClaims:
-    _demand(tree[_PROFILE] == EAT_PROFILE_AIR, "eat_profile is not AIR v1")
-    for name, label in _TEXTS.items():
-        _demand(isinstance(tree[label], str), f"{name} is not text")
-    for name, label in _UINTS.items():
-        _demand(type(tree[label]) is int and 0 <= tree[label] < 1 << 64, f"{name} is not an unsigned integer")
-    for name, label in _HASHES.items():
-        _demand(_is_bytes(tree[label], 32, 32), f"{name} is not 32 bytes")
-    nonce, scheme, registers = tree.get(_NONCE), tree.get(_SCHEME), tree[_MEASUREMENTS]
-    _demand(any(tree[_HASHES["model_hash"]]), "model_hash is all zero")
-    _demand(_is_bytes(tree[_CTI], 16, 16), "cti is not 16 bytes")
-    _demand(_NONCE not in tree or _is_bytes(nonce, 8, 64), "eat_nonce is not 8 to 64 bytes")
-    _demand(_SCHEME not in tree or scheme in MODEL_HASH_SCHEMES, "model_hash_scheme is unknown")
-    _demand(isinstance(registers, dict), "enclave_measurements is not a map")
-    platform = registers.get("measurement_type")
-    measurements = {name: value for name, value in registers.items() if name != "measurement_type"}
-    _demand(isinstance(platform, str) and platform in PLATFORMS, "measurement_type is unknown")
-    _demand(measurements.keys() in PLATFORMS[platform], "enclave_measurements are not those of the platform")
-    sound = all(_is_bytes(value, MEASUREMENT_BYTES, MEASUREMENT_BYTES) for value in measurements.values())
-    _demand(sound, "a measurement is not 48 bytes")
-    plain = {name: tree[label] for name, label in (_TEXTS | _UINTS | _HASHES).items()}
-    return AirClaims(
-        **plain,
-        cti=tree[_CTI],
-        nonce=nonce,
-        model_hash_scheme=scheme,
-        platform=platform,
-        measurements=measurements,
-    )
-
-
-def _demand(holds: bool, detail: str) -> None:
-    if not holds:
-        raise ReceiptInvalid(detail, part="claims")
-
-
-def _is_bytes(value: object, least: int, most: int) -> bool:
-    return isinstance(value, bytes) and least <= len(value) <= most
-
-
-def _is_known(labels: set[Any]) -> bool:
-    return _REQUIRED <= labels <= _REQUIRED | {_NONCE, _SCHEME}
-
-
-_CTI, _NONCE, _PROFILE, _MEASUREMENTS, _SCHEME = 7, 10, 265, -65543, -65549
-_TEXTS = {
-    "issuer": 1,
-    "model_id": -65537,
-    "model_version": -65538,
-    "policy_version": -65544,
-    "security_mode": -65548,
-}
-_UINTS = {"issued_unix_s": 6, "sequence_number": -65545, "execution_time_ms": -65546, "memory_peak_mb": -65547}
-_HASHES = {"model_hash": -65539, "request_hash": -65540, "response_hash": -65541, "attestation_doc_hash": -65542}
-_REQUIRED = {_CTI, _PROFILE, _MEASUREMENTS, *_TEXTS.values(), *_UINTS.values(), *_HASHES.values()}
+def _is_closed(tree: dict[Any, Any]) -> bool:
+    known = {claim.label for claim in claims_of(AirClaims).values()} | {EAT_PROFILE}
+    return known - OPTIONAL <= set(tree) <= known and None not in tree.values()

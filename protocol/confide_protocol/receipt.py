@@ -1,15 +1,27 @@
 """Receipts: COSE_Sign (RFC 9052 section 4.1) over CWT/EAT claims, signed with Ed25519 and ML-DSA-65 (SPEC 6)."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
 from confide_protocol import cbor, labels
+from confide_protocol.claims import (
+    EAT_PROFILE,
+    Claim,
+    claims_of,
+    is_absent_or,
+    is_bool,
+    is_digest,
+    is_int,
+    is_one_of,
+    is_text,
+    read_claims,
+)
 from confide_protocol.errors import LocalStateError, Malformed, ReceiptInvalid
 from confide_protocol.keyset import Keyset
 from confide_protocol.transcript import TranscriptDigests
@@ -24,9 +36,22 @@ HEADER_ALG: Final = 1
 HEADER_CONTENT_TYPE: Final = 3
 HEADER_KID: Final = 4
 CONTENT_TYPE_CWT: Final = 61
-CLAIM_EAT_PROFILE: Final = 265
-OUTCOMES = ("complete", "refused", "aborted")
 _BODY_PROTECTED = cbor.encode({HEADER_CONTENT_TYPE: CONTENT_TYPE_CWT})
+
+_is_name = is_text(1, 256)
+_is_setting = is_int(-(1 << 63), 1 << 64)
+
+
+def _is_sampling(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_SAMPLING_ENTRIES
+        and all(_is_name(name) and (_is_name(setting) or _is_setting(setting)) for name, setting in value.items())
+    )
+
+
+def _is_asserted(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(is_digest, value.values()))
 
 
 @dataclass(frozen=True)
@@ -35,49 +60,45 @@ class ReceiptClaims:
 
     Floats of `sampling` are decimal text. Token counts are bucketed where the shape is.
     Where the request was refused for naming no statement of a live keyset, `statement_digest` is None.
+    Label 6 is CWT's iat; those below -65536 are private to our eat_profile.
     """
 
-    keyset_digest: bytes
-    statement_digest: bytes | None
-    manifest_digest: bytes
-    request_commitment: bytes
-    response_commitment: bytes
-    transcript_root: bytes
-    chunk_count: int
-    message_count: int
-    enc_digest: bytes
-    model: str
-    outcome: str
-    status: int
-    sampling: Mapping[str, str | int]
-    seed: int | None
-    engine_mode: str
-    suite: str
-    shape: str
-    prompt_tokens: int
-    completion_tokens: int
-    issued_unix_s: int
-    simulated: bool
-    client_asserted: Mapping[str, bytes]
-    dialect: str = labels.DIALECT_CHUNKED_OHTTP
+    keyset_digest: Annotated[bytes, Claim(-66001, is_digest)]
+    statement_digest: Annotated[bytes | None, Claim(-66002, is_absent_or(is_digest))]
+    manifest_digest: Annotated[bytes, Claim(-66003, is_digest)]
+    request_commitment: Annotated[bytes, Claim(-66004, is_digest)]
+    response_commitment: Annotated[bytes, Claim(-66005, is_digest)]
+    transcript_root: Annotated[bytes, Claim(-66006, is_digest)]
+    chunk_count: Annotated[int, Claim(-66007, is_int(0, 1 << 32))]
+    message_count: Annotated[int, Claim(-66008, is_int(0, 1 << 32))]
+    enc_digest: Annotated[bytes, Claim(-66009, is_digest)]
+    model: Annotated[str, Claim(-66010, _is_name)]
+    outcome: Annotated[str, Claim(-66011, is_one_of("complete", "refused", "aborted"))]
+    status: Annotated[int, Claim(-66012, is_int(200, 600))]
+    sampling: Annotated[Mapping[str, str | int], Claim(-66013, _is_sampling)]
+    seed: Annotated[int | None, Claim(-66014, is_absent_or(_is_setting))]
+    engine_mode: Annotated[str, Claim(-66015, _is_name)]
+    suite: Annotated[str, Claim(-66017, _is_name)]
+    shape: Annotated[str, Claim(-66018, _is_name)]
+    prompt_tokens: Annotated[int, Claim(-66019, is_int(0, 1 << 40))]
+    completion_tokens: Annotated[int, Claim(-66020, is_int(0, 1 << 40))]
+    issued_unix_s: Annotated[int, Claim(6, is_int(0, 1 << 40))]
+    simulated: Annotated[bool, Claim(-66021, is_bool)]
+    client_asserted: Annotated[Mapping[str, bytes], Claim(-66022, _is_asserted)]
+    dialect: Annotated[str, Claim(-66016, _is_name)] = labels.DIALECT_CHUNKED_OHTTP
 
     @property
     def encoded(self) -> bytes:
-        tree = {label: getattr(self, name) for name, (label, _) in _CLAIMS.items()}
-        return cbor.encode(tree | {CLAIM_EAT_PROFILE: labels.EAT_PROFILE_RECEIPT})
+        tree = {label: getattr(self, name) for name, (label, _) in claims_of(ReceiptClaims).items()}
+        return cbor.encode(tree | {EAT_PROFILE: labels.EAT_PROFILE_RECEIPT})
 
 
 def parse_claims(payload: bytes) -> ReceiptClaims:
     """Parse a receipt's payload; makes no trust claim. Raises: Malformed, naming the claim."""
-    tree = _claim_map(payload)
-    if tree[CLAIM_EAT_PROFILE] != labels.EAT_PROFILE_RECEIPT:
-        raise Malformed("eat_profile is not that of a Confide receipt")
-    for name, (label, is_valid) in _CLAIMS.items():
-        if not is_valid(tree[label]):
-            raise Malformed(f"{name} is not of its type or range")
-    if tree[_CLAIMS["statement_digest"][0]] is None and tree[_CLAIMS["outcome"][0]] != "refused":
+    claims = ReceiptClaims(**read_claims(_claim_map(payload), ReceiptClaims, labels.EAT_PROFILE_RECEIPT))
+    if claims.statement_digest is None and claims.outcome != "refused":
         raise Malformed("statement_digest is absent but nothing was refused")
-    return ReceiptClaims(**{name: tree[label] for name, (label, _) in _CLAIMS.items()})
+    return claims
 
 
 @dataclass(frozen=True)
@@ -250,59 +271,7 @@ def _parse_signature(item: Any) -> CoseSignature:  # noqa: ANN401
 
 def _claim_map(payload: bytes) -> dict[int, Any]:
     tree = cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
-    if not isinstance(tree, dict) or set(tree) != _CLAIM_LABELS:
+    known = {claim.label for claim in claims_of(ReceiptClaims).values()} | {EAT_PROFILE}
+    if not isinstance(tree, dict) or set(tree) != known:
         raise Malformed("a receipt's claims are not exactly the known ones")
     return tree
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == labels.DIGEST_BYTES
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 256
-
-
-def _is_int(low: int, high: int) -> Callable[[object], bool]:
-    return lambda value: type(value) is int and low <= value < high
-
-
-def _is_sampling(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) <= MAX_SAMPLING_ENTRIES
-        and all(_is_name(k) and (_is_name(v) or type(v) is int) for k, v in value.items())
-    )
-
-
-def _is_asserted(value: object) -> bool:
-    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(_is_digest, value.values()))
-
-
-# Claim -> (label, test of its value). 6 is CWT's iat; the rest are private to our eat_profile (below -65536).
-_CLAIMS: dict[str, tuple[int, Callable[[Any], bool]]] = {
-    "issued_unix_s": (6, _is_int(0, 1 << 40)),
-    "keyset_digest": (-66001, _is_digest),
-    "statement_digest": (-66002, lambda value: value is None or _is_digest(value)),
-    "manifest_digest": (-66003, _is_digest),
-    "request_commitment": (-66004, _is_digest),
-    "response_commitment": (-66005, _is_digest),
-    "transcript_root": (-66006, _is_digest),
-    "chunk_count": (-66007, _is_int(0, 1 << 32)),
-    "message_count": (-66008, _is_int(0, 1 << 32)),
-    "enc_digest": (-66009, _is_digest),
-    "model": (-66010, _is_name),
-    "outcome": (-66011, lambda value: value in OUTCOMES),
-    "status": (-66012, _is_int(200, 600)),
-    "sampling": (-66013, _is_sampling),
-    "seed": (-66014, lambda value: value is None or _is_int(-(1 << 63), 1 << 64)(value)),
-    "engine_mode": (-66015, _is_name),
-    "dialect": (-66016, _is_name),
-    "suite": (-66017, _is_name),
-    "shape": (-66018, _is_name),
-    "prompt_tokens": (-66019, _is_int(0, 1 << 40)),
-    "completion_tokens": (-66020, _is_int(0, 1 << 40)),
-    "simulated": (-66021, lambda value: isinstance(value, bool)),
-    "client_asserted": (-66022, _is_asserted),
-}
-_CLAIM_LABELS = {label for label, _ in _CLAIMS.values()} | {CLAIM_EAT_PROFILE}
