@@ -12,19 +12,7 @@ import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from confide_protocol import cbor, labels
-from confide_protocol.claims import (
-    EAT_PROFILE,
-    Claim,
-    claims_of,
-    is_absent_or,
-    is_bytes,
-    is_digest,
-    is_int,
-    is_one_of,
-    is_text,
-    read_claims,
-)
+from confide_protocol import cbor, cwt, labels
 from confide_protocol.errors import Malformed, ReceiptInvalid
 
 MAX_AIR_BYTES = 64 * 1024
@@ -38,43 +26,43 @@ REGISTERS: Final[dict[str, tuple[set[str], ...]]] = {
     "tdx-mrtd-rtmr": ({"pcr0", "pcr1", "pcr2"},),
 }
 
-_is_text = is_text(0, MAX_AIR_BYTES)
-_is_uint = is_int(0, 1 << 64)
-_is_scheme = is_one_of("sha256-single", "sha256-concat", "sha256-manifest")
+_is_text = cwt.is_text(0, MAX_AIR_BYTES)
+_is_uint = cwt.is_int(0, 1 << 64)
+_is_scheme = cwt.is_one_of("sha256-single", "sha256-concat", "sha256-manifest")
 
 
 def _is_model_hash(value: object) -> bool:
-    return is_digest(value) and value != bytes(labels.DIGEST_BYTES)
+    return cwt.is_digest(value) and value != bytes(labels.DIGEST_BYTES)
 
 
 def _is_measurements(value: object) -> bool:
     registers = dict(value) if isinstance(value, dict) else {}
     platform = registers.pop("measurement_type", None)
     known = REGISTERS.get(platform, ()) if isinstance(platform, str) else ()
-    return set(registers) in known and all(map(is_bytes(48, 48), registers.values()))
+    return set(registers) in known and all(map(cwt.is_bytes(48, 48), registers.values()))
 
 
 @dataclass(frozen=True)
 class AirClaims:
     """The claims of an AIR v1 receipt. `measurements` holds SHA-384 values and AIR's measurement_type."""
 
-    issuer: Annotated[str, Claim(1, _is_text)]
-    issued_unix_s: Annotated[int, Claim(6, _is_uint)]
-    cti: Annotated[bytes, Claim(7, is_bytes(16, 16))]
-    nonce: Annotated[bytes | None, Claim(10, is_absent_or(is_bytes(8, 64)))]
-    model_id: Annotated[str, Claim(-65537, _is_text)]
-    model_version: Annotated[str, Claim(-65538, _is_text)]
-    model_hash: Annotated[bytes, Claim(-65539, _is_model_hash)]
-    request_hash: Annotated[bytes, Claim(-65540, is_digest)]
-    response_hash: Annotated[bytes, Claim(-65541, is_digest)]
-    attestation_doc_hash: Annotated[bytes, Claim(-65542, is_digest)]
-    measurements: Annotated[Mapping[str, str | bytes], Claim(-65543, _is_measurements)]
-    policy_version: Annotated[str, Claim(-65544, _is_text)]
-    sequence_number: Annotated[int, Claim(-65545, _is_uint)]
-    execution_time_ms: Annotated[int, Claim(-65546, _is_uint)]
-    memory_peak_mb: Annotated[int, Claim(-65547, _is_uint)]
-    security_mode: Annotated[str, Claim(-65548, _is_text)]
-    model_hash_scheme: Annotated[str | None, Claim(-65549, is_absent_or(_is_scheme))]
+    issuer: Annotated[str, cwt.Claim(1, _is_text)]
+    issued_unix_s: Annotated[int, cwt.Claim(6, _is_uint)]
+    cti: Annotated[bytes, cwt.Claim(7, cwt.is_bytes(16, 16))]
+    nonce: Annotated[bytes | None, cwt.Claim(10, cwt.is_absent_or(cwt.is_bytes(8, 64)))]
+    model_id: Annotated[str, cwt.Claim(-65537, _is_text)]
+    model_version: Annotated[str, cwt.Claim(-65538, _is_text)]
+    model_hash: Annotated[bytes, cwt.Claim(-65539, _is_model_hash)]
+    request_hash: Annotated[bytes, cwt.Claim(-65540, cwt.is_digest)]
+    response_hash: Annotated[bytes, cwt.Claim(-65541, cwt.is_digest)]
+    attestation_doc_hash: Annotated[bytes, cwt.Claim(-65542, cwt.is_digest)]
+    measurements: Annotated[Mapping[str, str | bytes], cwt.Claim(-65543, _is_measurements)]
+    policy_version: Annotated[str, cwt.Claim(-65544, _is_text)]
+    sequence_number: Annotated[int, cwt.Claim(-65545, _is_uint)]
+    execution_time_ms: Annotated[int, cwt.Claim(-65546, _is_uint)]
+    memory_peak_mb: Annotated[int, cwt.Claim(-65547, _is_uint)]
+    security_mode: Annotated[str, cwt.Claim(-65548, _is_text)]
+    model_hash_scheme: Annotated[str | None, cwt.Claim(-65549, cwt.is_absent_or(_is_scheme))]
 
     @property
     def platform(self) -> str:
@@ -107,7 +95,7 @@ def verify_air(data: bytes, public_key: bytes) -> AirClaims:
     except (InvalidSignature, ValueError):
         raise ReceiptInvalid("the signature does not verify", part="signature") from None
     try:
-        return AirClaims(**read_claims(_decode_map(payload), AirClaims, EAT_PROFILE_AIR))
+        return AirClaims(**cwt.read_claims(_decode_map(payload), AirClaims, EAT_PROFILE_AIR))
     except Malformed as fault:
         raise ReceiptInvalid(f"a signed claim is wrong: {fault}", part="claims") from None
 
@@ -154,5 +142,5 @@ def _decode_map(data: bytes) -> dict[Any, Any]:
 
 
 def _is_closed(tree: dict[Any, Any]) -> bool:
-    known = {claim.label for claim in claims_of(AirClaims).values()} | {EAT_PROFILE}
+    known = {claim.label for claim in cwt.claims_of(AirClaims).values()} | {cwt.EAT_PROFILE}
     return known - OPTIONAL <= set(tree) <= known and None not in tree.values()

@@ -9,19 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from confide_protocol import cbor, labels
-from confide_protocol.claims import (
-    EAT_PROFILE,
-    Claim,
-    claims_of,
-    is_absent_or,
-    is_bool,
-    is_digest,
-    is_int,
-    is_one_of,
-    is_text,
-    read_claims,
-)
+from confide_protocol import cbor, cwt, labels
 from confide_protocol.errors import LocalStateError, Malformed, ReceiptInvalid
 from confide_protocol.keyset import Keyset
 from confide_protocol.transcript import TranscriptDigests
@@ -38,8 +26,8 @@ HEADER_KID: Final = 4
 CONTENT_TYPE_CWT: Final = 61
 _BODY_PROTECTED = cbor.encode({HEADER_CONTENT_TYPE: CONTENT_TYPE_CWT})
 
-_is_name = is_text(1, 256)
-_is_setting = is_int(-(1 << 63), 1 << 64)
+_is_name = cwt.is_text(1, 256)
+_is_setting = cwt.is_int(-(1 << 63), 1 << 64)
 
 
 def _is_sampling(value: object) -> bool:
@@ -51,7 +39,7 @@ def _is_sampling(value: object) -> bool:
 
 
 def _is_asserted(value: object) -> bool:
-    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(is_digest, value.values()))
+    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(cwt.is_digest, value.values()))
 
 
 @dataclass(frozen=True)
@@ -63,39 +51,39 @@ class ReceiptClaims:
     Label 6 is CWT's iat; those below -65536 are private to our eat_profile.
     """
 
-    keyset_digest: Annotated[bytes, Claim(-66001, is_digest)]
-    statement_digest: Annotated[bytes | None, Claim(-66002, is_absent_or(is_digest))]
-    manifest_digest: Annotated[bytes, Claim(-66003, is_digest)]
-    request_commitment: Annotated[bytes, Claim(-66004, is_digest)]
-    response_commitment: Annotated[bytes, Claim(-66005, is_digest)]
-    transcript_root: Annotated[bytes, Claim(-66006, is_digest)]
-    chunk_count: Annotated[int, Claim(-66007, is_int(0, 1 << 32))]
-    message_count: Annotated[int, Claim(-66008, is_int(0, 1 << 32))]
-    enc_digest: Annotated[bytes, Claim(-66009, is_digest)]
-    model: Annotated[str, Claim(-66010, _is_name)]
-    outcome: Annotated[str, Claim(-66011, is_one_of("complete", "refused", "aborted"))]
-    status: Annotated[int, Claim(-66012, is_int(200, 600))]
-    sampling: Annotated[Mapping[str, str | int], Claim(-66013, _is_sampling)]
-    seed: Annotated[int | None, Claim(-66014, is_absent_or(_is_setting))]
-    engine_mode: Annotated[str, Claim(-66015, _is_name)]
-    suite: Annotated[str, Claim(-66017, _is_name)]
-    shape: Annotated[str, Claim(-66018, _is_name)]
-    prompt_tokens: Annotated[int, Claim(-66019, is_int(0, 1 << 40))]
-    completion_tokens: Annotated[int, Claim(-66020, is_int(0, 1 << 40))]
-    issued_unix_s: Annotated[int, Claim(6, is_int(0, 1 << 40))]
-    simulated: Annotated[bool, Claim(-66021, is_bool)]
-    client_asserted: Annotated[Mapping[str, bytes], Claim(-66022, _is_asserted)]
-    dialect: Annotated[str, Claim(-66016, _is_name)] = labels.DIALECT_CHUNKED_OHTTP
+    keyset_digest: Annotated[bytes, cwt.Claim(-66001, cwt.is_digest)]
+    statement_digest: Annotated[bytes | None, cwt.Claim(-66002, cwt.is_absent_or(cwt.is_digest))]
+    manifest_digest: Annotated[bytes, cwt.Claim(-66003, cwt.is_digest)]
+    request_commitment: Annotated[bytes, cwt.Claim(-66004, cwt.is_digest)]
+    response_commitment: Annotated[bytes, cwt.Claim(-66005, cwt.is_digest)]
+    transcript_root: Annotated[bytes, cwt.Claim(-66006, cwt.is_digest)]
+    chunk_count: Annotated[int, cwt.Claim(-66007, cwt.is_int(0, 1 << 32))]
+    message_count: Annotated[int, cwt.Claim(-66008, cwt.is_int(0, 1 << 32))]
+    enc_digest: Annotated[bytes, cwt.Claim(-66009, cwt.is_digest)]
+    model: Annotated[str, cwt.Claim(-66010, _is_name)]
+    outcome: Annotated[str, cwt.Claim(-66011, cwt.is_one_of("complete", "refused", "aborted"))]
+    status: Annotated[int, cwt.Claim(-66012, cwt.is_int(200, 600))]
+    sampling: Annotated[Mapping[str, str | int], cwt.Claim(-66013, _is_sampling)]
+    seed: Annotated[int | None, cwt.Claim(-66014, cwt.is_absent_or(_is_setting))]
+    engine_mode: Annotated[str, cwt.Claim(-66015, _is_name)]
+    suite: Annotated[str, cwt.Claim(-66017, _is_name)]
+    shape: Annotated[str, cwt.Claim(-66018, _is_name)]
+    prompt_tokens: Annotated[int, cwt.Claim(-66019, cwt.is_int(0, 1 << 40))]
+    completion_tokens: Annotated[int, cwt.Claim(-66020, cwt.is_int(0, 1 << 40))]
+    issued_unix_s: Annotated[int, cwt.Claim(6, cwt.is_int(0, 1 << 40))]
+    simulated: Annotated[bool, cwt.Claim(-66021, cwt.is_bool)]
+    client_asserted: Annotated[Mapping[str, bytes], cwt.Claim(-66022, _is_asserted)]
+    dialect: Annotated[str, cwt.Claim(-66016, _is_name)] = labels.DIALECT_CHUNKED_OHTTP
 
     @property
     def encoded(self) -> bytes:
-        tree = {label: getattr(self, name) for name, (label, _) in claims_of(ReceiptClaims).items()}
-        return cbor.encode(tree | {EAT_PROFILE: labels.EAT_PROFILE_RECEIPT})
+        tree = {label: getattr(self, name) for name, (label, _) in cwt.claims_of(ReceiptClaims).items()}
+        return cbor.encode(tree | {cwt.EAT_PROFILE: labels.EAT_PROFILE_RECEIPT})
 
 
 def parse_claims(payload: bytes) -> ReceiptClaims:
     """Parse a receipt's payload; makes no trust claim. Raises: Malformed, naming the claim."""
-    claims = ReceiptClaims(**read_claims(_claim_map(payload), ReceiptClaims, labels.EAT_PROFILE_RECEIPT))
+    claims = ReceiptClaims(**cwt.read_claims(_claim_map(payload), ReceiptClaims, labels.EAT_PROFILE_RECEIPT))
     if claims.statement_digest is None and claims.outcome != "refused":
         raise Malformed("statement_digest is absent but nothing was refused")
     return claims
@@ -271,7 +259,7 @@ def _parse_signature(item: Any) -> CoseSignature:  # noqa: ANN401
 
 def _claim_map(payload: bytes) -> dict[int, Any]:
     tree = cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
-    known = {claim.label for claim in claims_of(ReceiptClaims).values()} | {EAT_PROFILE}
+    known = {claim.label for claim in cwt.claims_of(ReceiptClaims).values()} | {cwt.EAT_PROFILE}
     if not isinstance(tree, dict) or set(tree) != known:
         raise Malformed("a receipt's claims are not exactly the known ones")
     return tree

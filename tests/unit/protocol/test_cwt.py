@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 from confide_protocol.air import AirClaims
-from confide_protocol.claims import (
+from confide_protocol.cwt import (
     Claim,
     claims_of,
     is_absent_or,
