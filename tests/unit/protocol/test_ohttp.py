@@ -62,7 +62,7 @@ def bad_streams(pieces: list[bytes]) -> dict[str, list[bytes]]:
     streams = {}
     for i in range(len(pieces)):
         streams[f"without piece {i}"] = pieces[:i] + pieces[i + 1 :]
-        streams[f"piece {i} twice"] = pieces[:i] + [pieces[i]] + pieces[i:]
+        streams[f"piece {i} twice"] = [*pieces[:i], pieces[i], *pieces[i:]]
         streams[f"cut before piece {i}"] = pieces[:i]
         streams[f"cut inside piece {i}"] = [*pieces[:i], pieces[i][:-1]]
     for i in range(len(pieces) - 1):
