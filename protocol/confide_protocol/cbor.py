@@ -43,8 +43,6 @@ def _ordered(value: Any) -> Any:  # noqa: ANN401
         return {k: v for _, k, v in pairs}
     if isinstance(value, (list, tuple)):
         return [_ordered(v) for v in value]
-    if isinstance(value, cbor2.CBORTag):
-        return cbor2.CBORTag(value.tag, _ordered(value.value))
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return value
     raise TypeError("only plain values have a deterministic encoding here")
