@@ -35,7 +35,7 @@ from confide_attestation.result import AttestationResult, AttestedKeyset, Check,
 from confide_attestation.snp.abi import SnpReport
 from confide_attestation.snp.claims import Claims, report_claims
 from confide_attestation.snp.validate import check_crl, check_report
-from confide_attestation.snp.verify import amd_roots, simulated_roots, verify_chain, verify_report
+from confide_attestation.snp.verify import amd_roots, product_of, simulated_roots, verify_chain, verify_report
 
 _SNP_CHECKS = SNP_CHAIN_CHECKS + SNP_REPORT_CHECKS + SNP_POLICY_CHECKS
 
@@ -180,7 +180,7 @@ def _judge_snp(
         ledger.fail(CheckId.VEK_FORMAT, "no VCEK or VLEK was given")
     else:
         chain = verify_chain(ledger, endorsements, roots, now_unix_s)
-    read = verify_report(ledger, data, chain)
+    report = verify_report(ledger, data, chain)
     if policy is None:
         for check_id in SNP_POLICY_CHECKS:
             ledger.skip(check_id, "no policy was given: NOT appraised")
@@ -189,15 +189,16 @@ def _judge_snp(
                 ledger.skip(check_id, "no revocation list was given")
     elif chain is not None:
         check_crl(ledger, chain.crl, policy.snp, now_unix_s)
-    if read is None:
-        return _Snp()
-    report, product = read
     # Nothing that an unsigned report says is measured against a policy, or shown.
-    if not ledger.passed(SNP_SIGNATURES):
+    if chain is None or chain.vek is None or report is None or not ledger.passed(SNP_SIGNATURES):
         return _Snp()
+    product = product_of(report, chain.vek)
+    if product is None:
+        return _Snp()
+    signer = chain.vek.signer
     if policy is not None:
-        check_report(ledger, report, product, policy.snp)
-    return _Snp(report, report_claims(report, product), 0 if chain is None else chain.not_after_unix_s)
+        check_report(ledger, report, product, signer, policy.snp)
+    return _Snp(report, report_claims(report, product, signer), chain.not_after_unix_s)
 
 
 def _keyset_claims(keyset: Keyset) -> Claims:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -34,7 +35,9 @@ OID_SPL: Mapping[str, ObjectIdentifier] = {
     "ucode": ObjectIdentifier(f"{_AMD}.3.8"),
     "fmc": ObjectIdentifier(f"{_AMD}.3.9"),
 }
-_READ_FAULTS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+# Certificates come again and again; what is remembered follows from their bytes alone, never from a clock.
+_REMEMBERED = 256
+_READ_FAULTS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,33 @@ class VekExtensions:
     key: ec.EllipticCurvePublicKey
 
 
+@contextmanager
+def library_warnings_ignored() -> Iterator[None]:
+    """Keep `cryptography` from warning of what is so in AMD's certificates, or judged here anyway."""
+    with warnings.catch_warnings():
+        # Every VCEK has the serial number 0.
+        warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
+        warnings.filterwarnings("ignore", message="Attribute's length must be")
+        yield
+
+
 def load_certificate(data: bytes, check: str) -> x509.Certificate:
     """Load one DER certificate. Raises: EvidenceMalformed with `check`."""
     if len(data) > MAX_CERTIFICATE_BYTES:
         raise EvidenceMalformed(f"a certificate of {len(data)} bytes is too large", check)
     try:
-        with _zero_serial_allowed():
-            return x509.load_der_x509_certificate(data)
+        return _load_der(data)
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER certificate", check) from None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _load_der(data: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(data)
+    # The library reads lazily; what cannot be read shall show here and nowhere later.
+    _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
+    _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.signature_algorithm_oid)
+    return certificate
 
 
 def load_crl(data: bytes) -> x509.CertificateRevocationList:
@@ -65,19 +86,22 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
     if len(data) > MAX_CRL_BYTES:
         raise EvidenceMalformed(f"a revocation list of {len(data)} bytes is too large", "crl_format")
     try:
-        return x509.load_der_x509_crl(data)
+        crl = x509.load_der_x509_crl(data)
+        _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid, list(crl))
+        return crl  # noqa: TRY300 - reading is what may fail
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER revocation list", "crl_format") from None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_vek(certificate: x509.Certificate) -> VekExtensions:
-    """Read a VCEK's or VLEK's key and extensions. Raises: EvidenceMalformed with check `vek_extensions`."""
-    try:
-        extensions = certificate.extensions
-        key = certificate.public_key()
-    except _READ_FAULTS:
-        raise EvidenceMalformed("extensions or key cannot be read", "vek_extensions") from None
-    values = {e.oid: e.value.value for e in extensions if isinstance(e.value, x509.UnrecognizedExtension)}
+    """Read the key and extensions of a VCEK or VLEK from `load_certificate`.
+
+    Raises: EvidenceMalformed with check `vek_extensions`.
+    """
+    key = certificate.public_key()
+    unrecognized = (e for e in certificate.extensions if isinstance(e.value, x509.UnrecognizedExtension))
+    values = {e.oid: e.value.value for e in unrecognized}
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise EvidenceMalformed("the key is not on P-384", "vek_extensions")
     name = common_name(certificate.subject)
@@ -105,15 +129,22 @@ def is_signed_by(
     item: x509.Certificate | x509.CertificateRevocationList, issuer: x509.Certificate, min_rsa_bits: int
 ) -> bool:
     """Check RSASSA-PSS with SHA-384 and a 48-byte salt, AMD's only form, by an RSA key of enough bits."""
+    key = issuer.public_key()
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < min_rsa_bits:
+        return False
+    if item.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
+        return False
+    signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
+    return _pss_holds(issuer, item.signature, signed)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _pss_holds(issuer: x509.Certificate, signature: bytes, signed: bytes) -> bool:
+    key = issuer.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)  # noqa: S101 - is_signed_by looked
     try:
-        key = issuer.public_key()
-        if not isinstance(key, rsa.RSAPublicKey) or key.key_size < min_rsa_bits:
-            return False
-        if item.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
-            return False
-        signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
-        key.verify(item.signature, signed, padding.PSS(padding.MGF1(SHA384()), PSS_SALT_BYTES), SHA384())
-    except (InvalidSignature, *_READ_FAULTS):
+        key.verify(signature, signed, padding.PSS(padding.MGF1(SHA384()), PSS_SALT_BYTES), SHA384())
+    except InvalidSignature:
         return False
     return True
 
@@ -123,7 +154,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, *_READ_FAULTS):
+    except x509.ExtensionNotFound:
         return False
     return constraints.ca and usage.key_cert_sign
 
@@ -160,11 +191,3 @@ def _spl(value: bytes | None, part: str) -> int:
     if value is not None and value[:3] == b"\x02\x02\x00" and len(value) == 4 and value[3] >= 0x80:
         return value[3]
     raise EvidenceMalformed(f"the patch level of {part} is absent or not a small integer", "vek_extensions")
-
-
-@contextmanager
-def _zero_serial_allowed() -> Iterator[None]:
-    # Every VCEK has the serial number 0; `cryptography` warns of each one.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
-        yield

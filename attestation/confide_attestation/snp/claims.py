@@ -1,18 +1,18 @@
 """Name a report's fields for people and for EAR. Call only for a report whose signatures hold."""
 
 from confide_attestation.snp import abi
-from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, SnpReport
+from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, Signer, SnpReport
 
 Claims = dict[str, str | int | bool]
 
 
-def report_claims(report: SnpReport, product: Product) -> Claims:
+def report_claims(report: SnpReport, product: Product, signer: Signer) -> Claims:
     """Return the claims of one report, flat: numbers as numbers, bytes as hex."""
     claims: Claims = {
         "type": "sev-snp",
         "product": product.value,
         "report_version": report.version,
-        "signer": abi.SIGNING_KEYS[report.signing_key].value,
+        "signer": signer.value,
         "vmpl": report.vmpl,
         "guest_svn": report.guest_svn,
         "guest_policy": f"{report.policy:#x}",

@@ -6,16 +6,15 @@ from confide_attestation.checks.ids import REVOCATION_CHECKS, CheckId
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.policy import SnpPolicy, Waived
 from confide_attestation.snp import abi
-from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, SnpReport
+from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, Signer, SnpReport
 from confide_attestation.snp.certificates import unix_s
 
 
-def check_report(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy) -> None:
+def check_report(ledger: Ledger, report: SnpReport, product: Product, signer: Signer, policy: SnpPolicy) -> None:
     """Judge everything in the report that the policy speaks of, but its report data."""
     _check_product(ledger, report, product, policy)
-    signer = abi.SIGNING_KEYS.get(report.signing_key)
     ledger.expect(
-        CheckId.SIGNER, signer in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
+        CheckId.SIGNER, signer.value in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
     )
     _check_pinned(ledger, CheckId.MEASUREMENT, report.measurement, policy.measurements)
     _check_pinned(ledger, CheckId.HOST_DATA, report.host_data, policy.host_data)

@@ -7,7 +7,7 @@ Does not check: any claim against a policy (`validate`), the binding to a keyset
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -27,6 +27,7 @@ from confide_attestation.snp.certificates import (
     common_name,
     is_authority,
     is_signed_by,
+    library_warnings_ignored,
     load_certificate,
     load_crl,
     parse_vek,
@@ -65,6 +66,7 @@ class Chain:
     not_after_unix_s: int
 
 
+@library_warnings_ignored()
 def verify_chain(ledger: Ledger, endorsements: SnpEndorsements, roots: SnpRoots, now_unix_s: int) -> Chain | None:
     """Judge ARK, ASK (or ASVK), VCEK (or VLEK) and the list; None if a certificate cannot be read at all."""
     try:
@@ -83,7 +85,9 @@ def verify_chain(ledger: Ledger, endorsements: SnpEndorsements, roots: SnpRoots,
     ark = _issuer(ledger, CheckId.ARK_FORMAT, endorsements.ark, extensions)
     if ask is None or ark is None:
         return None
-    _check_roles(ledger, extensions, vek, ask, ark)
+    speaks_for = None if extensions is None else (extensions.signer, extensions.product)
+    faults = _role_faults(vek, ask, ark, speaks_for)
+    ledger.expect(CheckId.CHAIN_ROLES, not faults, "ARK, ASK and VEK have their names and roles", faults)
     _check_signatures(ledger, roots, extensions, vek, ask, ark)
     limits = [
         _check_window(ledger, check_id, certificate, now_unix_s)
@@ -99,10 +103,10 @@ def verify_chain(ledger: Ledger, endorsements: SnpEndorsements, roots: SnpRoots,
     return Chain(extensions, crl, min(limits))
 
 
-def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> tuple[SnpReport, Product] | None:
+def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> SnpReport | None:
     """Judge a report's form, its signature and its agreement with the signer's certificate.
 
-    Returns the report with its product if it could be read at all: that is no verdict, the ledger holds it.
+    Returns the report if it could be read at all: that is no verdict, the ledger holds it.
     """
     try:
         report = abi.parse_report(data)
@@ -115,7 +119,8 @@ def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> tuple[Snp
     ledger.expect(CheckId.REPORT_VERSION, True, f"version {report.version}", "")
     _check_form(ledger, report)
     vek = chain.vek if chain is not None else None
-    product = _check_product(ledger, report, vek)
+    product = product_of(report, vek)
+    _check_product(ledger, report, vek, product)
     reserved = report.reserved + b"".join(
         abi.tcb_reserved(tcb, product)
         for tcb in (report.current_tcb, report.reported_tcb, report.committed_tcb, report.launch_tcb)
@@ -132,7 +137,14 @@ def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> tuple[Snp
             f"signed by the {vek.signer}'s key (ECDSA P-384, SHA-384)",
             f"the signature does not verify under the {vek.signer}'s key",
         )
-    return (report, product) if product is not None else None
+    return report
+
+
+def product_of(report: SnpReport, vek: VekExtensions | None) -> Product | None:
+    """Name the report's product: by CPUID from version 3, by the certificate in version 2."""
+    if report.cpuid is not None:
+        return abi.product_of_cpuid(report.cpuid)
+    return vek.product if vek is not None else None
 
 
 def _issuer(
@@ -158,25 +170,23 @@ def _issuer(
     return certificate
 
 
-def _check_roles(
-    ledger: Ledger,
-    extensions: VekExtensions | None,
-    vek: x509.Certificate,
-    ask: x509.Certificate,
-    ark: x509.Certificate,
-) -> None:
+@lru_cache(maxsize=256)
+def _role_faults(
+    vek: x509.Certificate, ask: x509.Certificate, ark: x509.Certificate, speaks_for: tuple[Signer, Product] | None
+) -> str:
+    """Name what is wrong with the names and roles of a chain; nothing if all is well."""
     faults = []
-    if extensions is not None:
-        middle = "SEV-VLEK-" if extensions.signer is Signer.VLEK else "SEV-"
-        if common_name(ask.subject) != middle + extensions.product:
-            faults.append(f"the issuer of a {extensions.signer} of {extensions.product} has another name")
-        if common_name(ark.subject) != "ARK-" + extensions.product:
-            faults.append(f"the ARK is not that of {extensions.product}")
+    if speaks_for is not None:
+        signer, product = speaks_for
+        if common_name(ask.subject) != ("SEV-VLEK-" if signer is Signer.VLEK else "SEV-") + product:
+            faults.append(f"the issuer of a {signer} of {product} has another name")
+        if common_name(ark.subject) != "ARK-" + product:
+            faults.append(f"the ARK is not that of {product}")
     if vek.issuer != ask.subject or ask.issuer != ark.subject or ark.issuer != ark.subject:
         faults.append("issuer and subject names do not link up")
     if not is_authority(ask) or not is_authority(ark):
         faults.append("ASK or ARK may not issue certificates")
-    ledger.expect(CheckId.CHAIN_ROLES, not faults, "ARK, ASK and VEK have their names and roles", "; ".join(faults))
+    return "; ".join(faults)
 
 
 def _check_signatures(
@@ -303,25 +313,20 @@ def _check_form(ledger: Ledger, report: SnpReport) -> None:
     )
 
 
-def _check_product(ledger: Ledger, report: SnpReport, vek: VekExtensions | None) -> Product | None:
-    """Name the report's product: by CPUID from version 3, by the certificate in version 2."""
-    certified = vek.product if vek is not None else None
+def _check_product(ledger: Ledger, report: SnpReport, vek: VekExtensions | None, product: Product | None) -> None:
     if report.cpuid is None:
         ledger.expect(CheckId.UNKNOWN_CPUID, True, "a version 2 report has no CPUID; the certificate decides", "")
-        product = certified
     else:
-        product = abi.product_of_cpuid(report.cpuid)
         family, model, stepping = report.cpuid
         name = f"family {family:#x}, model {model:#x}, stepping {stepping:#x}"
         ledger.expect(CheckId.UNKNOWN_CPUID, product is not None, name, f"{name} is no product known here")
-    if product is not None and certified is not None:
+    if product is not None and vek is not None:
         ledger.expect(
             CheckId.PRODUCT_MISMATCH,
-            product is certified,
+            product is vek.product,
             f"report and certificate are of {product}",
-            f"the report is of {product}, the certificate of {certified}",
+            f"the report is of {product}, the certificate of {vek.product}",
         )
-    return product
 
 
 def _check_signer(ledger: Ledger, report: SnpReport, vek: VekExtensions, product: Product | None) -> None:
