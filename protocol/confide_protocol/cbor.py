@@ -1,33 +1,48 @@
-"""Deterministic CBOR (RFC 8949 section 4.2.1): one value, one encoding."""
+"""Deterministic CBOR (RFC 8949 section 4.2.1): one value, one encoding. Tags are never interpreted."""
 
-import io
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import cbor2
 
 from confide_protocol.errors import Malformed
 
 MAX_CBOR_BYTES = 1 << 20
+MAX_DEPTH = 64
+_MIN, _MAX = -(1 << 64), (1 << 64) - 1
+
+
+def _refuse_tag(value: Any, immutable: bool) -> NoReturn:  # noqa: ANN401
+    raise ValueError("tags are refused")
+
+
+class _NoTags(dict[int, Callable[[Any, bool], Any]]):
+    """For every tag the same refusal: by itself cbor2 would make dates, regexes and shared values of them."""
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
+        return _refuse_tag
 
 
 def encode(value: Any) -> bytes:  # noqa: ANN401 - CBOR carries any plain value
-    """Encode plain values with map keys in bytewise order of their encodings; floats are refused."""
+    """Encode plain values with map keys in bytewise order of their encodings.
+
+    Raises: TypeError for floats, tags, integers over 64 bits and map keys that are neither integer nor text.
+    """
     return cbor2.dumps(_ordered(value))
 
 
 def decode(data: bytes, *, max_bytes: int = MAX_CBOR_BYTES) -> Any:  # noqa: ANN401
     """Decode exactly one deterministically encoded value.
 
-    Refuses duplicates, indefinite lengths, unsorted keys, longer-than-shortest integers and trailing bytes
-    by encoding the result again and comparing.
+    Refuses tags, floats, duplicates, indefinite lengths, unsorted keys, longer-than-shortest integers and
+    trailing bytes, most of them by encoding the result again and comparing.
     Raises: Malformed.
     """
     if len(data) > max_bytes:
         raise Malformed("a CBOR item is larger than its limit")
     try:
-        stream = io.BytesIO(data)
-        value = cbor2.load(stream)
-        canonical = stream.tell() == len(data) and encode(value) == data
+        value = cbor2.loads(data, semantic_decoders=_NoTags(), max_depth=MAX_DEPTH)
+        canonical = encode(value) == data
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, OverflowError, MemoryError, EOFError):
         raise Malformed("not well-formed CBOR") from None
     if not canonical:
@@ -43,6 +58,6 @@ def _ordered(value: Any) -> Any:  # noqa: ANN401
         return {k: v for _, k, v in pairs}
     if isinstance(value, (list, tuple)):
         return [_ordered(v) for v in value]
-    if value is None or isinstance(value, (bool, int, str, bytes)):
+    if value is None or isinstance(value, (str, bytes)) or (isinstance(value, int) and _MIN <= value <= _MAX):
         return value
     raise TypeError("only plain values have a deterministic encoding here")

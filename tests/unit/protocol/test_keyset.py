@@ -1,0 +1,125 @@
+"""Keyset statements and manifests."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import pytest
+from confide_protocol import cbor, labels
+from confide_protocol.errors import Malformed
+from confide_protocol.keyset import Keyset, Manifest, parse_keyset, parse_manifest
+
+KEYSET = Keyset(
+    ohttp_keys=b"exact bytes",
+    receipt_ed25519=b"\x01" * 32,
+    receipt_ml_dsa_65=b"\x02" * 1952,
+    usage_ed25519=b"\x03" * 32,
+    manifest_digest=b"\x04" * 32,
+    not_before_unix_s=1_000_000,
+    not_after_unix_s=1_000_000 + labels.KEYSET_LIFETIME_MAX_S,
+    simulated=True,
+)
+MANIFEST = Manifest(
+    release="0.1.0",
+    model="smollm2-135m-instruct",
+    weights_digest=b"\x05" * 32,
+    tokenizer_digest=b"\x06" * 32,
+    engine={"dtype": "float32", "max_context": 2048, "prefix_cache": True},
+    shapes=("none", "bucketed"),
+    platform="simulated-sev-snp",
+)
+
+
+def changed(encoded: bytes, **changes: Any) -> bytes:
+    """A statement with other values; None drops the entry."""
+    tree = cbor.decode(encoded) | changes
+    return cbor.encode({name: value for name, value in tree.items() if value is not None})
+
+
+def test_a_keyset_goes_both_ways() -> None:
+    """The statement is one encoding of its fields, named by its SHA-256."""
+    assert parse_keyset(KEYSET.encoded) == KEYSET
+    assert KEYSET.digest == hashlib.sha256(KEYSET.encoded).digest()
+    assert cbor.decode(KEYSET.encoded)["purpose"] == "confide.keyset.v1"
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Keyset)])
+def test_every_field_of_a_keyset_is_in_its_digest(field: str) -> None:
+    """No field can change while the digest stays."""
+    value = getattr(KEYSET, field)
+    other = {bytes: lambda: value[:-1] + b"\xff", bool: lambda: not value, int: lambda: value + 1}[type(value)]()
+    assert dataclasses.replace(KEYSET, **{field: other}).digest != KEYSET.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"purpose": "confide.manifest.v1"},
+        {"purpose": None},
+        {"extra": 1},
+        {"ohttp_keys": b""},
+        {"ohttp_keys": b"x" * (16 * 1024 + 1)},
+        {"ohttp_keys": "text"},
+        {"receipt_keys": {}},
+        {"receipt_keys": [1, 2]},
+        {"receipt_keys": {"ed25519": b"\x01" * 32}},
+        {"receipt_keys": {"ed25519": b"\x01" * 31, "ml_dsa_65": b"\x02" * 1952}},
+        {"receipt_keys": {"ed25519": b"\x01" * 32, "ml_dsa_65": b"\x02" * 1951}},
+        {"receipt_keys": {"ed25519": b"\x01" * 32, "ml_dsa_65": b"\x02" * 1952, "rsa": b""}},
+        {"usage_key": b"\x03" * 33},
+        {"manifest_digest": "04" * 32},
+        {"not_before": -1},
+        {"not_before": True},
+        {"not_before": "now"},
+        {"not_after": 1_000_000},  # no lifetime
+        {"not_after": 1_000_000 + labels.KEYSET_LIFETIME_MAX_S + 1},  # too long a one
+        {"not_after": 1 << 40},
+        {"simulated": 1},
+        {"simulated": None},
+    ],
+)
+def test_malformed_keysets_are_refused(changes: dict[str, Any]) -> None:
+    """A missing, unknown, mistyped or missized entry is Malformed."""
+    with pytest.raises(Malformed):
+        parse_keyset(changed(KEYSET.encoded, **changes))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\x00", b"\xa0", b"\xa1\x67purpose\x00"])
+def test_other_cbor_is_no_keyset(data: bytes) -> None:
+    """CBOR of another shape is neither keyset nor manifest."""
+    for parse in (parse_keyset, parse_manifest):
+        with pytest.raises(Malformed):
+            parse(data)
+
+
+def test_a_manifest_goes_both_ways() -> None:
+    """A manifest is one encoding of its fields, named by its SHA-256; order of shapes counts."""
+    assert parse_manifest(MANIFEST.encoded) == MANIFEST
+    assert MANIFEST.digest == hashlib.sha256(MANIFEST.encoded).digest()
+    assert dataclasses.replace(MANIFEST, shapes=("bucketed", "none")).digest != MANIFEST.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"purpose": "confide.keyset.v1"},
+        {"release": ""},
+        {"release": 1},
+        {"model": None},
+        {"platform": b"bytes"},
+        {"weights_digest": b"\x05" * 31},
+        {"tokenizer_digest": "06" * 32},
+        {"engine": []},
+        {"engine": {1: "a"}},
+        {"engine": {"a": [1]}},
+        {"engine": {"a": b"1"}},
+        {"shapes": []},
+        {"shapes": "none"},
+        {"shapes": [1]},
+        {"extra": 1},
+    ],
+)
+def test_malformed_manifests_are_refused(changes: dict[str, Any]) -> None:
+    """A missing, unknown, mistyped or missized entry is Malformed."""
+    with pytest.raises(Malformed):
+        parse_manifest(changed(MANIFEST.encoded, **changes))
