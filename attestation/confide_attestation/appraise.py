@@ -114,7 +114,11 @@ def verify_snp(
         verdict = Verdict.ACCEPTED if ledger.holds(scope) else Verdict.REFUSED
     else:
         scope = _SNP_CHECKS
-        needed = [c for c in SNP_CHAIN_CHECKS + SNP_REPORT_CHECKS if endorsements.crl or c not in REVOCATION_CHECKS]
+        needed = [
+            c
+            for c in SNP_CHAIN_CHECKS + SNP_REPORT_CHECKS
+            if endorsements.crl is not None or c not in REVOCATION_CHECKS
+        ]
         verdict = Verdict.AUTHENTIC if ledger.holds(needed) else Verdict.REFUSED
     if ledger.failed(SNP_FILES):
         verdict = Verdict.UNREADABLE
@@ -181,13 +185,13 @@ def _judge_snp(
     else:
         chain = verify_chain(ledger, endorsements, roots, now_unix_s)
     report = verify_report(ledger, data, chain)
+    crl_given = endorsements is not None and endorsements.crl is not None
     if policy is None:
         for check_id in SNP_POLICY_CHECKS:
             ledger.skip(check_id, "no policy was given: NOT appraised")
-        if endorsements is not None and endorsements.crl is None:
-            for check_id in REVOCATION_CHECKS:
-                ledger.skip(check_id, "no revocation list was given")
-    elif chain is not None:
+        for check_id in () if crl_given else REVOCATION_CHECKS:
+            ledger.skip(check_id, "no revocation list was given")
+    elif chain is not None and (chain.crl is not None or not crl_given):
         check_crl(ledger, chain.crl, policy.snp, now_unix_s)
     # Nothing that an unsigned report says is measured against a policy, or shown.
     if chain is None or chain.vek is None or report is None or not ledger.passed(SNP_SIGNATURES):

@@ -55,7 +55,7 @@ def check_crl(
 ) -> None:
     """Judge whether revocation is known as freshly as the policy demands; `crl` is None if none was given."""
     if isinstance(policy.crl, Waived):
-        for check_id in (CheckId.CRL_AGE,) if crl else (*REVOCATION_CHECKS, CheckId.CRL_AGE):
+        for check_id in (CheckId.CRL_AGE,) if crl is not None else (*REVOCATION_CHECKS, CheckId.CRL_AGE):
             ledger.waive(check_id, policy.crl.waived)
     elif crl is None:
         remedy = "fetch https://kdsintf.amd.com/vcek/v1/<product>/crl"
