@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
+from typing import cast
 
 import httptools
 from confide_protocol.errors import ConfideError
@@ -201,8 +202,8 @@ class Connection(asyncio.Protocol):
     # asyncio's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream socket's
-        self._transport = transport
+        # A stream socket's; uvloop's transports are not registered as asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
