@@ -18,6 +18,7 @@ RECEIPT = sign_receipt(CLAIMS, ED25519, ML_DSA_65)
 NAMES = st.text(min_size=1, max_size=40)
 DIGESTS = st.binary(min_size=32, max_size=32)
 COUNTS = st.integers(0, 1 << 31)
+INTEGERS = st.integers(-(1 << 64), (1 << 64) - 1)
 
 
 def test_no_bit_can_flip() -> None:
@@ -54,12 +55,8 @@ def test_arbitrary_bytes_raise_only_declared_errors(data: bytes) -> None:
 @given(
     label=st.sampled_from([265, 6, *range(-66022, -66000)]),
     value=st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers(-(1 << 64), (1 << 64) - 1)
-        | st.text(max_size=20)
-        | st.binary(max_size=40),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner),
+        st.none() | st.booleans() | INTEGERS | st.text(max_size=20) | st.binary(max_size=40),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | INTEGERS, inner),
         max_leaves=5,
     ),
 )
