@@ -5,8 +5,19 @@ from typing import Any
 
 from confide_protocol.errors import Malformed
 
-MEDIA_EVENTS = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
+
+
+def media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_events(content_type: str) -> bool:
+    return media_type(content_type) == "text/event-stream"
+
+
+def is_json(content_type: str) -> bool:
+    return media_type(content_type) == "application/json"
 
 
 class AnswerText:

@@ -8,17 +8,18 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 from confide_attestation.evidence import MAX_BUNDLE_BYTES
 from confide_attestation.policy import AppraisalPolicy, load_policy
-from confide_attestation.result import AttestationResult
+from confide_attestation.result import AttestationResult, AttestedKeyset
 from confide_protocol import labels
 from confide_protocol.errors import (
     ConfideError,
@@ -58,7 +59,7 @@ class Link:
     proxy: str | None = None
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         return {"verify": self.tls or True, "proxy": self.proxy}
 
 
@@ -76,6 +77,54 @@ def read_policy(source: PolicySource) -> AppraisalPolicy:
     except OSError as fault:
         raise PolicyError(str(source), "file", f"cannot be read ({fault.strerror}); name a policy file") from None
     return load_policy(data, str(source))
+
+
+@dataclass(frozen=True)
+class ServedEvidence:
+    """A bundle as it came, unjudged. `date` is the gateway's clock: good for a hint to a person alone."""
+
+    bundle: bytes
+    date: str | None
+
+    def skew_s(self, now_unix_s: float) -> float | None:
+        """How far the gateway's clock is ahead of ours, if it told the time."""
+        try:
+            return email.utils.parsedate_to_datetime(self.date).timestamp() - now_unix_s if self.date else None
+        except ValueError:
+            return None
+
+
+def fetch_evidence(
+    url: str, nonce: bytes, authorization: Mapping[str, str], limits: Limits, link: Link
+) -> ServedEvidence:
+    """Ask the gateway at `url` for evidence that answers `nonce`; blocks.
+
+    Raises: RelayUnreachable, RelayRefused, TooLarge.
+    """
+    waits = dict.fromkeys(("read", "write", "pool"), limits.evidence_timeout_s)
+    request = httpx2.Request(
+        "GET",
+        f"{url}{labels.PATH_EVIDENCE}?nonce={nonce.hex()}",
+        headers={"accept": labels.MEDIA_EVIDENCE, **authorization},
+        extensions={"timeout": {"connect": limits.connect_timeout_s, **waits}},
+    )
+    deadline_s = time.monotonic() + limits.evidence_timeout_s
+    bundle = bytearray()
+    try:
+        with httpx2.HTTPTransport(**link.options) as transport:
+            response = transport.handle_request(request)
+            with closing(response):
+                if response.status_code != 200:
+                    raise RelayRefused(response.status_code)
+                for data in response.iter_raw():
+                    bundle += data
+                    if len(bundle) > MAX_BUNDLE_BYTES:
+                        raise TooLarge("the evidence is larger than its limit")
+                    if time.monotonic() > deadline_s:
+                        raise RelayUnreachable("the gateway took too long to send the evidence")
+    except httpx2.TransportError as fault:
+        raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from fault
+    return ServedEvidence(bytes(bundle), response.headers.get("date"))
 
 
 class Relay:
@@ -97,8 +146,10 @@ class Relay:
 
         Raises: PolicyError, ConfigError, before anything is sent.
         """
-        self._origin, self._prefix = _split_gateway(gateway)
-        self.url = f"{self._origin[0]}://{urlsplit(gateway).netloc}{self._prefix}"
+        self.url = gateway_url(gateway)
+        parts = urlsplit(self.url)
+        self._origin = parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+        self._prefix = parts.path
         self.limits, self.link = limits or Limits(), link or Link()
         self._authorization = f"Bearer {api_key}" if api_key else None
         self._memory = memory or PolicyMemory(default_path())
@@ -132,15 +183,18 @@ class Relay:
     def is_ready(self) -> bool:
         return self.session.attested(int(self._clock())) is not None
 
-    def ready(self, authorization: str | None = None) -> None:
+    def ready(self, authorization: str | None = None) -> AttestedKeyset:
         """Verify the enclave unless it is verified; start a renewal in the background when one is due."""
         if self._process != os.getpid():
             self._begin_process()
         now = self._clock()
-        if not self.is_ready:
-            self.verify(authorization)
+        attested = self.session.attested(int(now))
+        if attested is None:
+            attested = self.verify(authorization).keyset
         elif self.session.renewal_due(int(now)) and now >= self._next_renewal_s:
             self._renew(authorization)
+        assert attested is not None  # noqa: S101 - an accepted result has one
+        return attested
 
     def verify(self, authorization: str | None = None) -> AttestationResult:
         """Fetch and appraise fresh evidence. Callers that come meanwhile share the one outcome.
@@ -189,49 +243,12 @@ class Relay:
 
     def _verify(self, authorization: str | None) -> AttestationResult:
         nonce = self.session.challenge()
-        bundle = self._fetch_evidence(nonce, authorization)
-        self.last_bundle = bundle, nonce
-        result = self.session.verify(bundle, nonce, int(self._clock()))
+        served = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
+        self.clock_skew_s = served.skew_s(self._clock())
+        result = self.session.verify(served.bundle, nonce, int(self._clock()))
+        self.last_bundle = served.bundle, nonce
         self._memory.remember(self.session.policy.id, self.session.policy.serial)
         return result
-
-    def _fetch_evidence(self, nonce: bytes, authorization: str | None) -> bytes:
-        limits = self.limits
-        waits = dict.fromkeys(("read", "write", "pool"), limits.evidence_timeout_s)
-        request = httpx2.Request(
-            "GET",
-            f"{self.url}{labels.PATH_EVIDENCE}?nonce={nonce.hex()}",
-            headers={"accept": labels.MEDIA_EVIDENCE, **self.authorize(authorization)},
-            extensions={"timeout": {"connect": limits.connect_timeout_s, **waits}},
-        )
-        deadline_s = time.monotonic() + limits.evidence_timeout_s
-        bundle = bytearray()
-        try:
-            with httpx2.HTTPTransport(**self.link.options) as transport:  # type: ignore[arg-type]
-                response = transport.handle_request(request)
-                try:
-                    self._note_skew(response.headers.get("date"))
-                    if response.status_code != 200:
-                        raise RelayRefused(response.status_code)
-                    for data in response.iter_raw():
-                        bundle += data
-                        if len(bundle) > MAX_BUNDLE_BYTES:
-                            raise TooLarge("the evidence is larger than its limit")
-                        if time.monotonic() > deadline_s:
-                            raise RelayUnreachable("the gateway took too long to send the evidence")
-                finally:
-                    response.close()
-        except httpx2.TransportError as fault:
-            raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from fault
-        return bytes(bundle)
-
-    def _note_skew(self, date: str | None) -> None:
-        """Keep how far the gateway's clock is from ours: unauthenticated, good for a hint to a person alone."""
-        try:
-            told = email.utils.parsedate_to_datetime(date) if date else None
-        except ValueError:
-            told = None
-        self.clock_skew_s = told.timestamp() - self._clock() if told else None
 
     # --- Sealing
 
@@ -271,13 +288,14 @@ def _check_policy(policy: AppraisalPolicy, floor: int, now_unix_s: float) -> Non
         raise PolicyError(policy.id, "not_after", "has passed; get a newer policy, or set this machine's clock")
 
 
-def _split_gateway(gateway: str) -> tuple[tuple[str, str, int], str]:
+def gateway_url(gateway: str) -> str:
+    """Return the gateway's URL without `/v1` and slashes at its end. Raises: ConfigError."""
     try:
         parts = urlsplit(gateway)
-        port = parts.port or _PORTS.get(parts.scheme)
+        usable = parts.scheme in _PORTS and parts.hostname and parts.port != 0
     except ValueError:
-        parts, port = urlsplit(""), None
-    if port is None or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
-        raise ConfigError("gateway", "base_url", "must be the gateway's http:// or https:// URL")
-    prefix = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return (parts.scheme, parts.hostname, port), prefix
+        usable = None
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError("gateway", "URL", "must be http://host[:port][/path] or https://…, without user or query")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"

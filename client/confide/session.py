@@ -39,7 +39,7 @@ from confide_protocol.shape import shape_named
 from confide_protocol.sse import EventSplitter
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
-from confide.answer import DONE, MEDIA_EVENTS, AnswerText
+from confide.answer import DONE, AnswerText, is_events, is_json, media_type
 
 MAX_ANSWER_BYTES = 64 << 20
 RENEW_BEFORE_S = 600
@@ -232,12 +232,12 @@ class Exchange:
 
     def answered(self, status: int, content_type: str) -> None:
         """Take the outer head. Raises: RelayRefused for everything that is not a sealed answer."""
-        if status != 200 or _media_type(content_type) != labels.MEDIA_RESPONSE:
+        if status != 200 or media_type(content_type) != labels.MEDIA_RESPONSE:
             raise RelayRefused(status)
 
     @property
     def streamed(self) -> bool:
-        return self.head is not None and _media_type(self._content_type) == MEDIA_EVENTS
+        return self.head is not None and is_events(self._content_type)
 
     @property
     def _content_type(self) -> str:
@@ -270,7 +270,7 @@ class Exchange:
             self._parts = [body] if body else []
             self._withheld = len(self._parts)
             self._transcript.chunk(body)
-            if _media_type(self._content_type) == "application/json":
+            if is_json(self._content_type):
                 self._answer.body(body)
         self.receipt = self._verified_receipt(self.head)
         if self.receipt.claims.outcome != "complete" and self.head.status < 400:
@@ -348,7 +348,3 @@ def _receipt_field(trailers: Fields) -> bytes:
     if base64.urlsafe_b64encode(data).rstrip(b"=") != text:
         raise ReceiptInvalid("the receipt is not base64url", part="parse")
     return data
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()

@@ -218,6 +218,7 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
             if self._inner is not None:
                 await self._inner.aclose()
 
+    Transport.module = AsyncTransport.module = module
     return Transport, AsyncTransport
 
 

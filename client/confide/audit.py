@@ -1,0 +1,206 @@
+"""One exchange in one file, judged offline: evidence, policy, receipt and, where disclosed, the words.
+
+The file is deterministic CBOR:
+    {purpose: "confide.audit.v1", stated_unix_s: int, evidence: bytes (as `/evidence` served it), nonce: bytes,
+     policy: bytes (TOML), receipt: bytes (COSE_Sign),
+     exchange: null | {method, path, request: bytes, status: int, content_type, response: [bytes], salt: bytes}}
+`exchange` is the disclosure: without it the receipt still proves that an attested enclave signed commitments to
+some request and answer, but not to which. Who has a file with it can read the conversation.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confide_attestation.appraise import appraise
+from confide_attestation.evidence import parse_bundle
+from confide_attestation.policy import AppraisalPolicy, load_policy
+from confide_attestation.result import AttestationResult, Check, Outcome
+from confide_protocol import cbor, labels
+from confide_protocol.errors import Malformed, ProtocolError, ReceiptInvalid
+from confide_protocol.receipt import ReceiptClaims, verify_receipt
+from confide_protocol.transcript import ResponseTranscript, request_commitment
+
+from confide.answer import AnswerText, is_events, is_json
+from confide.session import Disclosure, Receipt
+
+PURPOSE_AUDIT: Final = "confide.audit.v1"
+MAX_AUDIT_BYTES = 96 << 20
+_FIELDS = {"purpose", "stated_unix_s", "evidence", "nonce", "policy", "receipt", "exchange"}
+_EXCHANGE = {"method", "path", "request", "status", "content_type", "response", "salt"}
+
+
+@dataclass(frozen=True)
+class AuditFile:
+    """Everything that a later judge needs; nothing in it is trusted, the time it states included."""
+
+    stated_unix_s: int
+    evidence: bytes = field(repr=False)
+    nonce: bytes = field(repr=False)
+    policy: bytes = field(repr=False)
+    receipt: bytes = field(repr=False)
+    exchange: Disclosure | None = field(default=None, repr=False)
+
+    @property
+    def encoded(self) -> bytes:
+        said = self.exchange
+        return cbor.encode(
+            {
+                "purpose": PURPOSE_AUDIT,
+                "stated_unix_s": self.stated_unix_s,
+                "evidence": self.evidence,
+                "nonce": self.nonce,
+                "policy": self.policy,
+                "receipt": self.receipt,
+                "exchange": None
+                if said is None
+                else {
+                    "method": said.method,
+                    "path": said.path,
+                    "request": said.request_body,
+                    "status": said.status,
+                    "content_type": said.content_type,
+                    "response": list(said.response),
+                    "salt": said.salt,
+                },
+            }
+        )
+
+
+def audit_file(
+    receipt: Receipt, bundle: tuple[bytes, bytes], policy: bytes, *, now_unix_s: int, disclose: bool
+) -> AuditFile:
+    """Gather a verified exchange. `bundle`: the evidence that was sealed to, and the nonce it answers."""
+    evidence, nonce = bundle
+    return AuditFile(now_unix_s, evidence, nonce, policy, receipt.encoded, receipt.disclosure if disclose else None)
+
+
+def parse_audit_file(data: bytes) -> AuditFile:
+    """Parse an audit file; makes no trust claim. Raises: Malformed."""
+    tree = cbor.decode(data, max_bytes=MAX_AUDIT_BYTES)
+    if not isinstance(tree, dict) or set(tree) != _FIELDS or tree["purpose"] != PURPOSE_AUDIT:
+        raise Malformed("not an audit file")
+    stated = tree["stated_unix_s"]
+    if type(stated) is not int or not 0 <= stated < 1 << 40:
+        raise Malformed("an audit file's stated_unix_s is not a time")
+    if not all(isinstance(tree[name], bytes) for name in ("evidence", "nonce", "policy", "receipt")):
+        raise Malformed("a part of an audit file is not bytes")
+    return AuditFile(
+        stated, tree["evidence"], tree["nonce"], tree["policy"], tree["receipt"], _exchange(tree["exchange"])
+    )
+
+
+def _exchange(tree: Any) -> Disclosure | None:  # noqa: ANN401
+    if tree is None:
+        return None
+    kinds = {"method": str, "path": str, "request": bytes, "content_type": str, "response": list, "salt": bytes}
+    if (
+        not isinstance(tree, dict)
+        or set(tree) != _EXCHANGE
+        or not all(isinstance(tree[name], kind) for name, kind in kinds.items())
+        or type(tree["status"]) is not int
+        or len(tree["salt"]) != labels.DIGEST_BYTES
+        or not all(isinstance(part, bytes) for part in tree["response"])
+    ):
+        raise Malformed("an audit file's exchange is malformed")
+    return Disclosure(
+        tree["method"],
+        tree["path"],
+        tree["request"],
+        tree["status"],
+        tree["content_type"],
+        tuple(tree["response"]),
+        tree["salt"],
+    )
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The evidence's appraisal, then the receipt's checks. `claims` is None unless the receipt verified."""
+
+    attestation: AttestationResult
+    checks: tuple[Check, ...]
+    claims: ReceiptClaims | None
+
+    @property
+    def holds(self) -> bool:
+        return self.attestation.keyset is not None and not any(c.outcome is Outcome.FAIL for c in self.checks)
+
+
+def audit(
+    file: AuditFile,
+    *,
+    at_unix_s: int | None = None,
+    policy: AppraisalPolicy | None = None,
+    allow_simulated: bool = False,
+) -> AuditResult:
+    """Judge an audit file as of the time it states (or `at_unix_s`) by its own policy (or the auditor's).
+
+    Raises: EvidenceMalformed, PolicyError. Does not check: that the stated time is true (nothing in the file
+    can show it), that the file's own policy is one that the auditor would accept.
+    """
+    evidence, endorsements = parse_bundle(file.evidence)
+    demanded = policy or load_policy(file.policy, "the audit file's policy")
+    attestation = appraise(
+        evidence,
+        endorsements,
+        demanded,
+        now_unix_s=file.stated_unix_s if at_unix_s is None else at_unix_s,
+        floor=0,
+        nonce=file.nonce,
+        allow_simulated=allow_simulated,
+    )
+    checks: list[Check] = []
+    claims = None
+    if attestation.keyset is None:
+        checks.append(Check("receipt", Outcome.SKIP, "no keyset was accepted, so there is none to verify it under"))
+    else:
+        try:
+            claims = verify_receipt(file.receipt, attestation.keyset.keyset)
+            checks.append(Check("receipt", Outcome.PASS, "both signatures are by the appraised keyset"))
+        except ReceiptInvalid as fault:
+            checks.append(Check("receipt", Outcome.FAIL, str(fault)))
+    if claims is not None and attestation.keyset is not None:
+        own = load_policy(file.policy, "the audit file's policy")
+        asserted = claims.client_asserted
+        checks += [
+            _equal(
+                "receipt_statement", claims.statement_digest, attestation.keyset.statement_digest, "the evidence"
+            ),
+            _equal("receipt_policy", asserted.get("policy"), own.digest, "the client's policy, in this file"),
+            *_check_exchange(claims, file.exchange),
+        ]
+    checks.append(
+        Check("time", Outcome.SKIP, "no log or time anchor: neither receipt nor file proves when this happened")
+    )
+    return AuditResult(attestation, tuple(checks), claims)
+
+
+def _check_exchange(claims: ReceiptClaims, said: Disclosure | None) -> list[Check]:
+    if said is None:
+        why = "not disclosed: the receipt binds to some words, this file does not say which"
+        return [Check(name, Outcome.SKIP, why) for name in ("request", "response", "transcript")]
+    transcript = ResponseTranscript(said.salt)
+    transcript.head(said.status, said.content_type)
+    text = AnswerText()
+    try:
+        for part in said.response:
+            transcript.chunk(part)
+            if is_events(said.content_type):
+                text.event(part)
+            elif is_json(said.content_type):
+                text.body(part)
+        asked = request_commitment(said.salt, said.method, said.path, said.request_body)
+    except ProtocolError as fault:
+        return [Check("response", Outcome.FAIL, str(fault))]
+    digests = transcript.finish(text.messages)
+    return [
+        _equal("request", claims.request_commitment, asked, "the disclosed request"),
+        _equal("response", claims.response_commitment, digests.commitment, "the disclosed answer"),
+        _equal("transcript", claims.transcript_root, digests.root, "the disclosed messages and chunks"),
+    ]
+
+
+def _equal(name: str, signed: object, found: object, what: str) -> Check:
+    if signed == found:
+        return Check(name, Outcome.PASS, f"the receipt speaks of {what}")
+    return Check(name, Outcome.FAIL, f"the receipt does not speak of {what}")

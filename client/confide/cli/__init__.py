@@ -1,0 +1,88 @@
+"""`confide`: one command for users, auditors and operators."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from typing import Any
+
+import click
+from confide_protocol.errors import ConfideError, ConfigError
+
+COMMANDS_GROUP = "confide.commands"
+EXIT_REFUSED = 1
+EXIT_BAD_INPUT = 2
+# Commands of this package, in the order in which a newcomer meets them; loaded when asked for.
+OWN = {
+    "demo": "confide.cli.demo:demo",
+    "chat": "confide.cli.chat:chat",
+    "verify": "confide.cli.verify_url:verify",
+    "audit": "confide.cli.audit:audit",
+}
+# Which extra brings a server's command; without it the command only says so.
+EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway"}
+
+
+class Commands(click.Group):
+    """Own commands and those that `gateway` and `enclave` register; every fault of ours is one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*OWN, *sorted(each.name for each in entry_points(group=COMMANDS_GROUP))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in OWN:
+            module, _, name = OWN[cmd_name].partition(":")
+            command: click.Command = getattr(import_module(module), name)
+            return command
+        for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
+            try:
+                loaded: click.Command = entry.load()
+            except ModuleNotFoundError as fault:
+                return _absent(cmd_name, fault.name or "a package")
+            return loaded
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        try:
+            return super().invoke(ctx)
+        except ConfideError as fault:
+            where = ctx.invoked_subcommand or ""
+            click.echo(f"confide {where}: {_one_line(fault)}", err=True)
+            sys.exit(EXIT_BAD_INPUT if isinstance(fault, ConfigError) else EXIT_REFUSED)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _absent(name: str, module: str) -> click.Command:
+    extra = EXTRAS.get(name, name)
+
+    def tell() -> None:
+        click.echo(f"confide {name}: {module} is missing; run: pip install 'confide[{extra}]'", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+    # Whatever is asked of it, --help included, the answer is how to get it.
+    return click.Command(
+        name,
+        callback=tell,
+        params=[click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED, expose_value=False)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help=f"Needs: pip install 'confide[{extra}]'",
+    )
+
+
+def _one_line(fault: ConfideError) -> str:
+    return " ".join(str(fault).split())
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("confide"), prog_name="confide")
+def main() -> None:
+    """Prompts that only a verified enclave can read, and answers that it signs.
+
+    \b
+    Start here:   confide demo
+    Developers:   from confide import OpenAI   (instead of: from openai import OpenAI)
+    Auditors:     confide verify …, confide audit …
+    Operators:    confide enclave …, confide gateway …, confide keys …
+
+    Exit status: 0 all holds, 1 something was refused or failed, 2 an input or setting is wrong.
+    """

@@ -1,0 +1,86 @@
+"""`confide audit`: judge a kept exchange offline."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.transcript_text import render_transcript
+from confide_protocol.errors import ConfigError, Malformed
+
+from confide import audit as auditing
+from confide.cli import options
+from confide.cli.render import render_receipt, utc
+from confide.cli.verify import as_tree
+from confide.relay import read_policy
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--at",
+    type=click.IntRange(0, 253_402_300_799),
+    metavar="UNIX",
+    help="Judge as of then.  [default: the time that the file states]",
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Judge the evidence by your own policy.  [default: the one in the file]",
+)
+@options.allow_simulated
+@click.option("--words", is_flag=True, help="Print the disclosed request and answer too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+def audit(
+    file: Path, at: int | None, policy_file: Path | None, allow_simulated: bool, words: bool, as_json: bool
+) -> None:
+    """Judge the audit FILE that `confide chat --save` wrote: evidence, receipt, and the words if it has them.
+
+    Needs no network. Exit status: 0 all holds, 1 something does not, 2 FILE is not an audit file.
+    """
+    try:
+        with file.open("rb") as handle:
+            kept = auditing.parse_audit_file(handle.read(auditing.MAX_AUDIT_BYTES + 1))
+        result = auditing.audit(
+            kept,
+            at_unix_s=at,
+            policy=None if policy_file is None else read_policy(policy_file),
+            allow_simulated=allow_simulated,
+        )
+    except OSError as fault:
+        raise ConfigError(str(file), "file", f"cannot be read ({fault.strerror}); check the path") from None
+    except (Malformed, EvidenceMalformed) as fault:
+        raise ConfigError(str(file), "file", f"{fault}; give a file that `confide chat --save` wrote") from None
+    if as_json:
+        click.echo(json.dumps(_tree(kept, result)))
+    else:
+        _print(kept, result, own_policy=policy_file is not None, words=words)
+    sys.exit(0 if result.holds else 1)
+
+
+def _print(kept: auditing.AuditFile, result: auditing.AuditResult, *, own_policy: bool, words: bool) -> None:
+    click.echo(f"states: {utc(kept.stated_unix_s)}; judged offline")
+    click.echo(render_transcript(result.attestation))
+    if not own_policy:
+        click.echo("note: judged by the policy in the file; give --policy to judge by one that you trust")
+    click.echo()
+    for check in result.checks:
+        click.echo(f"{check.outcome} {check.id} — {check.detail}")
+    if result.claims is not None:
+        click.echo("\n" + render_receipt(result.claims))
+    if words and kept.exchange is not None:
+        for name, data in (("asked", kept.exchange.request_body), ("answered", b"".join(kept.exchange.response))):
+            click.echo(f"\n{name}:\n{data.decode(errors='replace')}")
+    click.echo("\n" + ("all holds" if result.holds else "REFUSED"))
+
+
+def _tree(kept: auditing.AuditFile, result: auditing.AuditResult) -> dict[str, object]:
+    return {
+        "holds": result.holds,
+        "stated_at": kept.stated_unix_s,
+        "disclosed": kept.exchange is not None,
+        "attestation": as_tree(result.attestation),
+        "checks": [{"id": c.id, "outcome": c.outcome.value, "detail": c.detail} for c in result.checks],
+    }

@@ -1,0 +1,105 @@
+"""`confide chat`: talk to a model inside a verified enclave."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from confide_attestation.errors import AppraisalRejected
+from confide_attestation.transcript_text import render_transcript, verdict_line
+from confide_protocol.errors import ConfideError
+
+from confide.audit import audit_file
+from confide.cli import options
+from confide.cli.conversation import Message, stream_chat
+from confide.cli.render import render_receipt
+from confide.relay import Relay
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("--url", required=True, help="The gateway.")
+@options.policy
+@options.allow_simulated
+@options.api_key_file
+@click.option("--system", help="Instructions that stand before the conversation.")
+@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the last exchange as an audit file, its words included; `confide audit` judges it.",
+)
+def chat(
+    prompt: str | None,
+    url: str,
+    policy_file: Path,
+    allow_simulated: bool,
+    api_key_file: Path | None,
+    system: str | None,
+    max_tokens: int,
+    temperature: float,
+    save: Path | None,
+) -> None:
+    """Ask PROMPT and print the answer; without PROMPT, hold a conversation (an empty line or Ctrl-D ends it).
+
+    The enclave is verified before a byte is sent; answers go to standard output, what was verified to standard
+    error.
+    """
+    key = options.read_api_key(api_key_file, os.environ.get("CONFIDE_API_KEY"))
+    relay = options.open_relay(url, policy_file, key, allow_simulated=allow_simulated)
+    verify_loudly(relay)
+    said: list[Message] = [{"role": "system", "content": system}] if system else []
+    for question in [prompt] if prompt else _questions():
+        said.append({"role": "user", "content": question})
+        parts = []
+        for text in stream_chat(relay, said, max_tokens=max_tokens, temperature=temperature):
+            parts.append(text)
+            click.echo(text, nl=False)
+        click.echo()
+        said.append({"role": "assistant", "content": "".join(parts)})
+        if relay.last_receipt is not None:
+            click.echo(render_receipt(relay.last_receipt.claims), err=True)
+    if save is not None:
+        save_audit(relay, policy_file, save)
+
+
+def verify_loudly(relay: Relay) -> None:
+    """Verify; on refusal print every check, on success the verdict. Raises: ConfideError."""
+    try:
+        result = relay.verify()
+    except AppraisalRejected as fault:
+        click.echo(render_transcript(fault.result), err=True)
+        raise
+    except ConfideError:
+        raise
+    finally:
+        if hint := options.clock_hint(relay.clock_skew_s):
+            click.echo(hint, err=True)
+    click.echo(verdict_line(result), err=True)
+
+
+def save_audit(relay: Relay, policy_file: Path, to: Path) -> None:
+    """Write the last exchange, words included. Raises: ConfigError."""
+    if relay.last_receipt is not None and relay.last_bundle is not None:
+        file = audit_file(
+            relay.last_receipt,
+            relay.last_bundle,
+            policy_file.read_bytes(),
+            now_unix_s=int(time.time()),
+            disclose=True,
+        )
+        options.write_file(to, file.encoded, "--save")
+
+
+def _questions() -> Iterator[str]:
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line

@@ -1,0 +1,75 @@
+"""A chat over the transport alone: no openai package is needed for the command line."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import httpx2
+from confide_protocol.errors import EngineError, Malformed
+from confide_protocol.sse import EventSplitter
+
+from confide.answer import DONE
+from confide.relay import Relay
+from confide.transport import Transport
+
+READ_TIMEOUT_S = 600.0
+Message = dict[str, str]
+
+
+class AnswerRefused(EngineError):
+    """The enclave refused the request, sealed and signed; its text is authenticated and meant for the caller."""
+
+    code = "answer_refused"
+    reason = "the enclave refused the request"
+
+
+def stream_chat(relay: Relay, messages: Sequence[Message], *, max_tokens: int, temperature: float) -> Iterator[str]:
+    """Yield the answer's text as it comes; the iterator ends only after the receipt was verified.
+
+    Raises: ConfideError.
+    """
+    model = relay.ready().manifest.model
+    body = {
+        "model": model,
+        "messages": list(messages),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stream": True,
+    }
+    timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=relay.limits.connect_timeout_s)
+    with (
+        httpx2.Client(transport=Transport(relay.url, relay=relay), timeout=timeout, trust_env=False) as client,
+        client.stream("POST", relay.url + "/v1/chat/completions", json=body) as response,
+    ):
+        if response.status_code != 200:
+            raise AnswerRefused(_message(response.read()))
+        splitter = EventSplitter()
+        for data in response.iter_raw():
+            for event in splitter.push(data):
+                if event != DONE:
+                    yield from _text(event)
+
+
+def _text(event: bytes) -> Iterator[str]:
+    tree = _parse(event.removeprefix(b"data:"))
+    if "error" in tree:
+        raise AnswerRefused(_message(event.removeprefix(b"data:")))
+    choices = tree.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if text := choice.get("delta", {}).get("content"):
+            yield text
+
+
+def _message(body: bytes) -> str:
+    error = _parse(body).get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else AnswerRefused.reason
+
+
+def _parse(data: bytes) -> dict[str, object]:
+    try:
+        tree = json.loads(data)
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise Malformed("the answer is not JSON")
+    return tree

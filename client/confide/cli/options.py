@@ -1,0 +1,74 @@
+"""Options that several commands share, and reading what they name."""
+
+from pathlib import Path
+
+import click
+from confide_protocol.errors import ConfigError
+
+from confide.policy_memory import PolicyMemory
+from confide.relay import Relay
+
+MAX_KEY_BYTES = 4096
+
+api_key_file = click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that holds the gateway's API key.  [default: $CONFIDE_API_KEY]",
+)
+policy = click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Appraisal policy (TOML), a local file that you trust: it decides whom you talk to.",
+)
+allow_simulated = click.option(
+    "--allow-simulated", is_flag=True, help="Let a policy of kind `simulated` accept simulated hardware."
+)
+
+
+def read_api_key(path: Path | None, environment: str | None) -> str | None:
+    """Read a key from its file, or take it from the environment. Raises: ConfigError."""
+    if path is None:
+        return environment or None
+    try:
+        key = path.read_bytes()[: MAX_KEY_BYTES + 1].decode("ascii").strip()
+    except OSError as fault:
+        raise ConfigError(
+            str(path), "--api-key-file", f"cannot be read ({fault.strerror}); name the key's file"
+        ) from None
+    except UnicodeDecodeError:
+        key = ""
+    if not key or len(key) > MAX_KEY_BYTES or not key.isprintable() or " " in key:
+        raise ConfigError(str(path), "--api-key-file", "needs one line of visible ASCII: the key")
+    return key
+
+
+def open_relay(
+    url: str, policy_file: Path, key: str | None, *, allow_simulated: bool, remember: bool = True
+) -> Relay:
+    """Raises: ConfigError, PolicyError."""
+    return Relay(
+        url,
+        policy_file,
+        api_key=key,
+        allow_simulated=allow_simulated,
+        memory=None if remember else PolicyMemory(None),
+    )
+
+
+def clock_hint(skew_s: float | None) -> str:
+    """Say so when this machine's clock and the gateway's differ by more than evidence and requests allow."""
+    if skew_s is None or abs(skew_s) < 60:
+        return ""
+    way = "behind" if skew_s > 0 else "ahead of"
+    return f"this machine's clock is {abs(skew_s):.0f} s {way} the gateway's: set it if it is wrong"
+
+
+def write_file(path: Path, data: bytes, option: str) -> None:
+    """Write a file for its owner alone. Raises: ConfigError."""
+    try:
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+    except OSError as fault:
+        raise ConfigError(str(path), option, f"cannot be written ({fault.strerror}); choose another path") from None

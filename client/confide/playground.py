@@ -1,0 +1,287 @@
+"""Device, enclave and gateway as processes of their own on loopback: SIMULATED hardware, for demo and tests."""
+
+import hashlib
+import json
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from confide_protocol.errors import ConfigError
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 30.0
+MAX_LINE_BYTES = 1 << 20
+MAX_REASON_CHARS = 400
+
+MEASUREMENT = hashlib.sha384(b"the playground's image").hexdigest()
+
+POLICY = """\
+# Made for one run of the playground: it trusts one SIMULATED device, whose key died with that run.
+id = "playground-{device}"
+serial = 1
+not_after = {not_after}
+kind = "simulated"
+freshness = "nonce"
+
+[simulated]
+ark_sha256 = "{ark_sha256}"
+
+[session]
+suite = "mlkem768-x25519/hkdf-sha256/aes-256-gcm"
+shape = "{shape}"
+
+[manifest]
+digests = ["{manifest_digest}"]
+
+[platform]
+profile = "sev-snp/kernel-hashes"
+
+[gpu]
+count = 0
+
+[snp]
+signers = ["VCEK"]
+measurements = ["{measurement}"]
+vmpl = [0]
+min_firmware = "1.55.48"
+min_guest_svn = 0
+alias_check = "required"
+mit_vector = 0x3f
+host_data = {{ waived = "the simulated device launches no guest, so no settings were given at launch" }}
+id_key_digests = {{ waived = "the simulated launch is not signed by an owner's key" }}
+author_key_digests = {{ waived = "the simulated launch is not signed by an author's key" }}
+chip_ids = {{ waived = "the simulated chip is made anew on each run" }}
+crl = {{ waived = "the simulated root publishes no revocation list" }}
+
+[snp.products]
+genoa = {{ min_tcb = {{ bl = 10, tee = 0, snp = 23, ucode = 84 }} }}
+milan = "refused"
+turin = "refused"
+
+[snp.guest_policy]
+allow_smt = true
+allow_cxl = false
+require_single_socket = false
+require_mem_aes_256_xts = false
+require_rapl_disabled = false
+require_ciphertext_hiding = false
+require_page_swap_disabled = false
+"""
+
+ENCLAVE = """\
+listen = "127.0.0.1:{port}"
+gateway_secret_file = "gateway.secret"
+platform = "simulated-sev-snp"
+device_socket = "device.sock"
+"""
+
+GATEWAY = """\
+listen = "127.0.0.1:{port}"
+policy = "policy.toml"
+allow_simulated = true
+api_keys_file = "keys.toml"
+"""
+
+
+class PlaygroundFailed(ConfigError):
+    """A process of the playground did not start or did not stay up; the message has its last words."""
+
+    code = "playground"
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__("playground", name, words)
+
+
+class Child:
+    """A process that says on its first line of stdout, in JSON, that it is ready. Its stderr goes to a file."""
+
+    def __init__(self, name: str, argv: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        try:
+            with self.log.open("wb") as log:
+                # A session of its own: Ctrl-C reaches us alone, and we stop the children in order.
+                self.process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                )
+        except OSError as fault:
+            raise PlaygroundFailed(
+                name, f"{argv[0]} cannot be run ({fault.strerror}); is confide installed?"
+            ) from None
+
+    def ready(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Wait for the first line. Raises: PlaygroundFailed with the process's own last words."""
+        assert self.process.stdout is not None  # noqa: S101 - opened as a pipe above
+        deadline_s = time.monotonic() + timeout_s
+        line = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in line:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not selector.select(left_s):
+                    raise PlaygroundFailed(self.name, f"not ready within {timeout_s:.0f} s")
+                data = os.read(self.process.stdout.fileno(), 65536)
+                line += data
+                if not data or len(line) > MAX_LINE_BYTES:
+                    raise PlaygroundFailed(self.name, self.last_words())
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise PlaygroundFailed(self.name, "its first line is not JSON")
+        return said
+
+    def last_words(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        words = lines[-1].strip() if lines else f"ended with status {self.process.returncode} and said nothing"
+        return words[:MAX_REASON_CHARS]
+
+    def stop(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@dataclass
+class Playground:
+    """The running processes and what a client needs to talk to them."""
+
+    folder: Path
+    shape: str = "bucketed"
+    gateway_url: str = ""
+    api_key: str = field(default="", repr=False)
+    children: dict[str, Child] = field(default_factory=dict)
+
+    @property
+    def policy_file(self) -> Path:
+        return self.folder / "policy.toml"
+
+    def spawn(self, name: str, *argv: str) -> Child:
+        child = self.children[name] = Child(name, argv, self.folder)
+        return child
+
+    def confide(self, name: str, *arguments: str) -> Child:
+        return self.spawn(name, sys.executable, "-m", "confide.cli", *arguments)
+
+    def stop(self, name: str) -> None:
+        if name in self.children:
+            self.children.pop(name).stop()
+
+    def stop_all(self) -> None:
+        for name in reversed(list(self.children)):
+            self.stop(name)
+
+    def check(self) -> None:
+        """Raises: PlaygroundFailed when a process has ended by itself."""
+        for child in self.children.values():
+            if child.process.poll() is not None:
+                raise PlaygroundFailed(child.name, child.last_words())
+
+    def start_device(self) -> Child:
+        device = Path(sysconfig.get_path("scripts")) / "confide-sim"
+        return self.spawn(
+            "device", str(device), "--socket", f"{self.folder}/device.sock", "--endorsements-dir",
+            f"{self.folder}/endorsements", "--measurement", MEASUREMENT,
+        )  # fmt: skip
+
+    def start_enclave(self, config: str = "enclave.toml", name: str = "enclave") -> Child:
+        return self.confide(name, "enclave", "--config", str(self.folder / config))
+
+    def start_gateway(self, enclave_urls: Sequence[str], port: int = 0, settings: str = "") -> None:
+        """Start the gateway over these enclaves and wait until it has verified at least one of them."""
+        nodes = "".join(f'\n[[enclaves]]\nurl = "{url}"\nsecret_file = "gateway.secret"\n' for url in enclave_urls)
+        self.write("gateway.toml", GATEWAY.format(port=port) + settings + nodes)
+        gateway = self.confide("gateway", "gateway", "--config", str(self.folder / "gateway.toml"))
+        self.gateway_url = gateway.ready()["url"]
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        with httpx2.Client(trust_env=False, timeout=READY_TIMEOUT_S) as client:
+            while True:
+                self.check()
+                with suppress(httpx2.TransportError):
+                    if client.get(self.gateway_url + "/readyz").status_code == 200:
+                        return
+                if time.monotonic() > deadline_s:
+                    raise PlaygroundFailed("gateway", f"verified no enclave; {gateway.last_words()}")
+                time.sleep(0.05)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+    def write_policy(self, device: Mapping[str, str], manifest_digest: str, name: str = "policy.toml") -> Path:
+        month_s = 30 * 86_400
+        return self.write(
+            name,
+            POLICY.format(
+                device=device["ark_sha256"][:8],
+                not_after=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + month_s)),
+                ark_sha256=device["ark_sha256"],
+                shape=self.shape,
+                manifest_digest=manifest_digest,
+                measurement=device["measurement"],
+            ),
+        )
+
+    def start(self, *, port: int = 0, enclave_settings: str = "", gateway_settings: str = "") -> None:
+        """Start everything; the policy pins the manifest of the enclave's own files, and this very device."""
+        self.write("gateway.secret", secrets.token_hex(32))
+        self.write("enclave.toml", ENCLAVE.format(port=0) + enclave_settings)
+        device = self.start_device()
+        config = str(self.folder / "enclave.toml")
+        measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
+        keys = self.confide("keys", "keys", "new", "--file", f"{self.folder}/keys.toml", "--label", "you", "--json")
+        device_says = device.ready()
+        enclave = self.start_enclave()
+        self.write_policy(device_says, measuring.ready()["manifest_digest"])
+        self.api_key = keys.ready()["key"]
+        self.stop("manifest")
+        self.stop("keys")
+        self.start_gateway([enclave.ready()["url"]], port, gateway_settings)
+
+
+@contextmanager
+def playground(folder: Path, *, shape: str = "bucketed") -> Iterator[Playground]:
+    """Give a playground in `folder` (0700); its processes end with the block, however the block ends."""
+    folder.chmod(0o700)
+    ground = Playground(folder, shape)
+    with ExitStack() as stack:
+        stack.callback(ground.stop_all)
+        yield ground
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that blocks like `playground` clean up."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
