@@ -1,0 +1,92 @@
+"""The harness of `make bench`: what a row means, what is written, what a broken measurement does."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.bench import Row, __main__, absent, ours, versus
+from tests.bench.timing import interleaved_us
+
+
+def test_a_ratio_above_one_means_that_ours_is_better() -> None:
+    """Rates are ours/peer, times peer/ours, and against direct it is always ours/direct."""
+    assert versus("a", 10.0, "requests/s", "httpx", 5.0).ratio == 2.0
+    assert versus("a", 10.0, "us", "httpx", 5.0).ratio == 0.5
+    assert versus("a", 10.0, "us", "direct", 5.0).ratio == 2.0
+    assert versus("a", 10.0, "requests/s", "direct", 20.0).ratio == 0.5
+
+
+def test_rows_have_fixed_keys() -> None:
+    """A reason stands only where a peer could not be measured."""
+    keys = ["name", "value", "unit", "against", "ratio"]
+    assert list(ours("a", 1.0, "us").as_json()) == keys
+    assert absent("a", "us", "hpke_http", "no wheel").as_json() == {
+        "name": "a",
+        "value": None,
+        "unit": "us",
+        "against": "hpke_http",
+        "ratio": None,
+        "reason": "no wheel",
+    }
+
+
+def test_the_table_shows_the_peers_own_figure() -> None:
+    """It is worked out from the ratio, in each of its senses."""
+    rows = [
+        versus("rate", 10.0, "requests/s", "httpx", 5.0),
+        versus("time", 10.0, "us", "direct", 4.0),
+        absent("gone", "us", "hpke_http", "no wheel"),
+    ]
+    assert [__main__.theirs(row) for row in rows] == [5.0, 4.0, None]
+    lines = __main__.table(rows).splitlines()
+    assert len(lines) == 4
+    assert lines[-1].endswith("no wheel")
+
+
+def test_the_harness_finds_its_modules() -> None:
+    """Every module with rows() takes part, and helpers do not."""
+    names = __main__.modules()
+    assert {"crypto", "sealed_http"} <= set(names)
+    assert not {"timing", "subjects", "sealed_server"} & set(names)
+
+
+def test_a_broken_measurement_does_not_take_the_others_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file holds what was measured, the exit status says that something was not."""
+
+    def broken(quick: bool) -> list[Row]:
+        raise RuntimeError("no")
+
+    parts = {
+        "good": SimpleNamespace(
+            rows=lambda quick: [ours("a", 1.0, "us")], peer_rows=lambda quick: [ours("p", 1, "us")]
+        ),
+        "bad": SimpleNamespace(rows=broken),
+    }
+    monkeypatch.setattr(__main__, "modules", lambda: list(parts))
+    monkeypatch.setattr(__main__.importlib, "import_module", lambda name: parts[name.rpartition(".")[2]])
+    output = tmp_path / "build" / "bench.json"
+    assert __main__.main(["--no-peers", "--quick", "--output", str(output)]) == 1
+    assert [row["name"] for row in json.loads(output.read_text())] == ["a"]
+    shown = capsys.readouterr()
+    assert "bad.rows" in shown.err
+    assert "machine: " in shown.out
+    assert __main__.main(["--only", "good", "--output", str(output)]) == 0
+    assert [row["name"] for row in json.loads(output.read_text())] == ["a", "p"]
+
+
+def test_an_unknown_measurement_is_refused_by_name() -> None:
+    """--only with a name that is none ends with exit status 2."""
+    with pytest.raises(SystemExit) as fault:
+        __main__.main(["--only", "nothing"])
+    assert fault.value.code == 2
+
+
+def test_works_are_timed_in_turns() -> None:
+    """Each round meets every work, so that other load on the machine meets all alike."""
+    seen: list[str] = []
+    interleaved_us({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=2, calls=1)
+    assert seen == ["a", "b"] * 3

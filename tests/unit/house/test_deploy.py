@@ -1,0 +1,159 @@
+"""Hold what lies under deploy/ to the code: examples parse, files that are named exist, hardening stays on."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confide_attestation.policy import load_policy
+from confide_enclave.settings import EnclaveSettings
+from confide_enclave.settings import load_settings as load_enclave
+from confide_gateway.settings import GatewaySettings
+from confide_gateway.settings import load_settings as load_gateway
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+IMAGES = sorted(DEPLOY.glob("*.Dockerfile"))
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+LOADERS: dict[str, Callable[[Path], object]] = {"enclave": load_enclave, "gateway": load_gateway}
+SETTINGS = [
+    path
+    for folder in ("examples", "compose")
+    for path in sorted((DEPLOY / folder).rglob("*.toml"))
+    if path.stem.partition("-")[0] in LOADERS
+]
+POLICIES = sorted({*(DEPLOY / "policies").rglob("*.toml"), *(DEPLOY / "examples").rglob("policy*.toml")})
+
+
+def compose() -> dict[str, Any]:
+    tree: dict[str, Any] = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())
+    return tree
+
+
+def seconds(duration: str) -> float:
+    assert duration.endswith("s")
+    return float(duration[:-1])
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_example_of_settings_is_read_by_the_real_loader(path: Path) -> None:
+    """Each example loads under the settings model of its name."""
+    LOADERS[path.stem.partition("-")[0]](path)
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.name)
+def test_every_policy_is_read_by_the_real_loader(path: Path) -> None:
+    """Each policy under deploy/ loads."""
+    load_policy(path.read_bytes(), path.name)
+
+
+def test_there_are_examples_of_everything() -> None:
+    """Both servers' settings and a policy have an example."""
+    assert {path.stem for path in SETTINGS if path.parent.name == "compose"} == {"enclave", "gateway"}
+    assert {path.stem.partition("-")[0] for path in SETTINGS if path.parent.name == "examples"} == set(LOADERS)
+    assert POLICIES
+
+
+def test_compose_names_files_that_exist_or_that_the_readme_tells_to_make() -> None:
+    """Build files and settings are here; what a site makes itself lies in deploy/local, as the README says."""
+    tree = compose()
+    readme = (DEPLOY / "README.md").read_text()
+    files = [entry["file"] for kind in ("configs", "secrets") for entry in tree[kind].values()]
+    for file in files:
+        assert (DEPLOY / file).exists() or (file.startswith("./local/") and f"deploy/{file[2:]}" in readme), file
+    for service in tree["services"].values():
+        assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
+        assert (ROOT / service["build"]["dockerfile"]).exists()
+
+
+def test_compose_mounts_what_its_settings_name() -> None:
+    """Paths, ports and host names of the two settings files are those that compose provides."""
+    tree = compose()
+    services = tree["services"]
+    enclave, gateway = load_enclave(DEPLOY / "compose/enclave.toml"), load_gateway(DEPLOY / "compose/gateway.toml")
+    assert isinstance(enclave, EnclaveSettings)
+    assert isinstance(gateway, GatewaySettings)
+    targets = {config["target"] for config in services["gateway"]["configs"]}
+    assert targets == {"/etc/confide/gateway.toml", gateway.policy}
+    assert [f"/run/secrets/{name}" for name in services["gateway"]["secrets"]] == [gateway.enclaves[0].secret_file]
+    assert services["gateway"]["volumes"] == [f"./local/keys:{Path(gateway.api_keys_file).parent}:ro"]
+    assert [f"/run/secrets/{name}" for name in services["enclave"]["secrets"]] == [enclave.gateway_secret_file]
+    assert enclave.device_socket in services["device"]["command"]
+    assert services["device"]["volumes"] == services["enclave"]["volumes"]
+    assert gateway.enclaves[0].url == f"http://enclave:{enclave.port}"
+    assert services["gateway"]["ports"] == [f"127.0.0.1:8080:{gateway.address[1]}"]
+
+
+def test_compose_keeps_its_services_locked_down() -> None:
+    """No service can write its root, gain privileges or dump core; only the gateway publishes a port."""
+    services = compose()["services"]
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"] == "10001:10001", name
+        assert service["ulimits"]["core"] == 0, name
+        assert {"cpus", "memory", "pids"} == set(service["deploy"]["resources"]["limits"]), name
+    assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
+    assert compose()["networks"]["inner"]["internal"] is True
+    assert services["enclave"]["networks"] == ["inner"]
+    assert services["device"]["network_mode"] == "none"
+
+
+def test_there_is_time_to_stop_gracefully() -> None:
+    """Compose and systemd wait longer than the servers' own grace."""
+    services = compose()["services"]
+    enclave, gateway = load_enclave(DEPLOY / "compose/enclave.toml"), load_gateway(DEPLOY / "compose/gateway.toml")
+    assert isinstance(enclave, EnclaveSettings)
+    assert isinstance(gateway, GatewaySettings)
+    for name, grace_s in (
+        ("enclave", enclave.limits.shutdown_grace_s),
+        ("gateway", gateway.limits.stop_grace_s),
+    ):
+        assert seconds(services[name]["stop_grace_period"]) > grace_s
+        unit = (DEPLOY / "systemd" / f"confide-{name}.service").read_text()
+        found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+        assert found
+        assert int(found[1]) > grace_s
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
+def test_images_copy_only_what_the_build_context_has(image: Path) -> None:
+    """What a Dockerfile copies exists and is let in by .dockerignore; the base is tagged; the user is not root."""
+    text = image.read_text()
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert any(source == each or source.startswith(each + "/") for each in allowed), source
+    assert re.search(r"^ARG PYTHON_IMAGE=python:\S+$", text, re.MULTILINE)
+    assert {line for line in text.splitlines() if line.startswith("FROM ")} <= {
+        "FROM ${PYTHON_IMAGE}",
+        "FROM ${PYTHON_IMAGE} AS wheel",
+        "FROM ${PYTHON_IMAGE} AS install",
+    }
+    assert "\nUSER 10001:10001\n" in text
+    assert "\nHEALTHCHECK " in text
+
+
+def test_the_build_context_lets_nothing_in_by_default() -> None:
+    """.dockerignore is an allow-list, so secrets under deploy/local never reach a layer."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    assert not [line for line in lines if line.startswith("!deploy") and line != "!deploy/locks"]
+    assert (DEPLOY / "local" / ".gitignore").read_text().splitlines()[-2:] == ["*", "!.gitignore"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_takes_the_units(unit: Path, tmp_path: Path) -> None:
+    """`systemd-analyze verify` finds no fault; the command is replaced by one that exists here."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not on PATH")
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/opt/confide/bin/confide", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
