@@ -1,6 +1,7 @@
 """From a settings file to a listening gateway."""
 
 import json
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -27,7 +28,7 @@ def serve(path: Path) -> None:
     judge = load_judge(folder / settings.policy, allow_simulated=settings.allow_simulated)
     api_keys_file = folder / settings.api_keys_file
     api_keys = load_keys(api_keys_file)
-    targets = [_target(enclave, folder, settings.limits) for enclave in settings.enclaves]
+    targets = targets_of(settings, folder)
     log = make_log(settings.log.level)
 
     async def run(listener: socket.socket) -> None:
@@ -40,6 +41,11 @@ def serve(path: Path) -> None:
 
     with _bind(settings, path) as listener:
         uvloop.run(run(listener))
+
+
+def targets_of(settings: GatewaySettings, folder: Path) -> list[Target]:
+    """Read the secrets that the settings name. Raises: ConfigError."""
+    return [_target(enclave, folder, settings.limits) for enclave in settings.enclaves]
 
 
 def _target(enclave: Enclave, folder: Path, limits: Limits) -> Target:
@@ -69,7 +75,7 @@ def _bind(settings: GatewaySettings, path: Path) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as fault:
-        why = fault.strerror or type(fault).__name__
+        why = os.strerror(fault.errno) if fault.errno and fault.errno > 0 else fault.strerror
         raise ConfigError(
             str(path), "listen", f"cannot listen on {settings.listen} ({why}); stop what holds it or choose another"
         ) from None

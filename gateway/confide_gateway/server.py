@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=cast(int, limits.keepalive_s),
+                timeout_keep_alive=limits.keepalive_s,
                 timeout_graceful_shutdown=CLOSE_S,
             )
         )

@@ -1,0 +1,106 @@
+"""The own pool and httpx2 behind one interface: the same bytes out, the same bytes in, the same faults."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+from confide_gateway.forward import (
+    Target,
+    UpstreamError,
+    UpstreamPool,
+    UpstreamRequest,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from confide_gateway.forward.own import OwnPool
+from confide_gateway.forward.reference import HttpxPool
+from confide_gateway.settings import Limits
+
+from tests.fakes import upstream as fake
+from tests.fakes.upstream import FakeUpstream
+
+pytestmark = pytest.mark.anyio
+FIELDS = (("confide-account", "a"), ("content-type", "message/ohttp-chunked-req"), ("incremental", "?1"))
+
+
+def pools_for(node: FakeUpstream, **limits) -> tuple[UpstreamPool, UpstreamPool]:
+    target = Target("127.0.0.1", node.port, f"127.0.0.1:{node.port}", "s" * 40, Limits(**limits))
+    return OwnPool(target), HttpxPool(target)
+
+
+async def outcome(pool: UpstreamPool, request: UpstreamRequest) -> tuple[int, str, bytes] | type:
+    try:
+        response = await pool.send(request)
+        try:
+            data = b""
+            while not response.ended:
+                data += await response.read()
+            return response.status, response.content_type, data
+        finally:
+            await response.close()
+    except UpstreamError as fault:
+        return type(fault)
+    finally:
+        await pool.aclose()
+
+
+async def pieces(parts: list[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_both_pools_pass_the_same_bytes(seed: int) -> None:
+    """Random bodies, whole and in pieces, arrive and come back the same, under the same header fields."""
+    rng = random.Random(seed)
+    parts = [rng.randbytes(rng.choice([0, 1, 1000, 70_000])) for _ in range(rng.randrange(1, 6))]
+    chunks = [rng.randbytes(rng.choice([1, 512, 40_000])) for _ in range(rng.randrange(1, 9))]
+    async with FakeUpstream(fake.paced(chunks)) as node:
+        results = []
+        for pool in pools_for(node):
+            rest = pieces(parts[1:]) if seed % 2 else None
+            results.append(await outcome(pool, UpstreamRequest("POST", "/ohttp/x", FIELDS, parts[0], rest)))
+        own, reference = node.seen
+    assert results[0] == results[1] == (200, "message/ohttp-chunked-res", b"".join(chunks))
+    assert own.body == reference.body == b"".join(parts if seed % 2 else parts[:1])
+    assert (own.method, own.path, dict(own.headers)) == (reference.method, reference.path, dict(reference.headers))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "limits", "expected"),
+    [
+        (fake.drop_after([b"a"]), {}, UpstreamError),
+        (fake.sending(b"HTTP/1.1 200 OK\r\n\r\nunframed", close=True), {}, UpstreamError),
+        (fake.sending(b"nonsense\r\n\r\n", close=True), {}, UpstreamError),
+        (fake.stall_after([b"a"]), {"stream_idle_s": 0.2}, UpstreamTimeout),
+        (fake.stall, {"stream_idle_s": 0.2, "first_byte_s": 0.2}, UpstreamTimeout),
+        (fake.answering(b"no", 503, "text/plain"), {}, (503, "text/plain", b"no")),
+    ],
+)
+async def test_both_pools_fail_alike(behaviour: fake.Behaviour, limits: dict, expected: object) -> None:
+    """A cut, unframed, foreign or silent answer is the same error through both."""
+    async with FakeUpstream(behaviour) as node:
+        for pool in pools_for(node, **limits):
+            assert await outcome(pool, UpstreamRequest("POST", "/ohttp/x", FIELDS, b"sealed")) == expected
+
+
+async def test_both_pools_say_unreachable() -> None:
+    """A refused connection has its own error through both."""
+    async with FakeUpstream(fake.echo) as node:
+        pass
+    for pool in pools_for(node):
+        assert await outcome(pool, UpstreamRequest("GET", "/healthz")) is UpstreamUnreachable
+
+
+async def test_the_reference_is_cancelled_too() -> None:
+    """Cancelling the httpx2 path closes its connection as well."""
+    async with FakeUpstream(fake.stall) as node:
+        _, pool = own, reference = pools_for(node)
+        task = asyncio.create_task(reference.send(UpstreamRequest("POST", "/ohttp/x", FIELDS, b"sealed")))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait_for(node.cancelled.wait(), 1)
+        await pool.aclose()
+        await own.aclose()
