@@ -31,7 +31,7 @@ class EngineLimits(Settings):
     context_tokens: int = Field(default=4_096, ge=16, le=1 << 20)
     prefill_chunk_tokens: int = Field(default=256, ge=1, le=8_192)
     threads: int = Field(default=0, ge=0, le=1_024)
-    dtype: Literal["auto"] | Dtype = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 def default_weights() -> Path:

@@ -6,6 +6,7 @@ Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; block formats
 import hashlib
 import itertools
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ F32 = npt.NDArray[np.float32]
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
 
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _STRING, _ARRAY = 8, 9
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -98,7 +100,7 @@ def parse_gguf(data: bytes, file: str) -> Gguf:
     raw: dict[str, bytes] = {}
     for _ in range(key_count):
         start = cursor.offset
-        key = cursor.text("metadata key", MAX_NAME_BYTES)
+        key = cursor.name("metadata key")
         if key in metadata:
             cursor.fail("metadata key", "appears twice")
         metadata[key] = cursor.value(key)
@@ -126,7 +128,7 @@ def parse_gguf(data: bytes, file: str) -> Gguf:
 
 def _read_tensor_info(cursor: "_Cursor") -> TensorInfo:
     """Offsets of the result count from the start of the tensor data."""
-    name = cursor.text("tensor name", MAX_NAME_BYTES)
+    name = cursor.name("tensor name")
     dimensions = cursor.u32("tensor dimensions")
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         cursor.fail("tensor dimensions", f"must be 1 to {MAX_DIMENSIONS}")
@@ -174,6 +176,12 @@ class _Cursor:
             return self.take(self.bounded(field, limit), field).decode()
         except UnicodeDecodeError:
             self.fail(field, "is not UTF-8")
+
+    def name(self, field: str) -> str:
+        name = self.text(field, MAX_NAME_BYTES)
+        if not _NAME.fullmatch(name):
+            self.fail(field, "is not made of letters, digits, '.', '_' and '-'")
+        return name
 
     def value(self, key: str) -> Value:
         if (kind := self.u32(key)) != _ARRAY:

@@ -1,6 +1,7 @@
 """Turns a step into tensors, runs the model, and draws. Owns the cache; called from one thread."""
 
 import torch
+from torch import Tensor
 
 from confide_enclave.engine import sampler
 from confide_enclave.engine.blocks import KvCache
@@ -35,12 +36,14 @@ class Runner:
             if sequence.decoding:
                 due.append(sequence)
                 wanted.append(len(tokens) - 1)
-        batch = Batch(
-            torch.tensor(tokens), torch.tensor(positions), torch.tensor(blocks), step.chunk, torch.tensor(wanted)
-        )
+        batch = Batch(_ints(tokens), _ints(positions), _ints(blocks), step.chunk, _ints(wanted))
         logits = self._model.forward(batch, self._cache)
         return list(zip(due, sampler.draw(logits, due), strict=True))
 
     def wipe(self, sequence: Sequence) -> None:
         """Zero what the sequence left in the cache."""
         self._cache.wipe(sequence.block)
+
+
+def _ints(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)

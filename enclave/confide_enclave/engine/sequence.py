@@ -17,7 +17,7 @@ class Sequence:
     sampling: Sampling
     token_limit: int
     stream: TextStream = field(repr=False)
-    deliver: Callable[[Delta | EngineError], None] = field(repr=False)
+    deliver: Callable[[Delta | EngineError], object] = field(repr=False)
     generated: list[int] = field(default_factory=list, repr=False)
     computed: int = 0
     block: int = -1

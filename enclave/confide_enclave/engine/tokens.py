@@ -73,7 +73,7 @@ class Tokens:
 
     def encode(self, prompt: Sequence[ChatMessage] | str) -> list[int]:
         """Return the prompt's ids, at least one. Raises: EngineError when the template refuses the messages."""
-        ids = self._encode(prompt, {}) if isinstance(prompt, str) else self._encode_chat(prompt)
+        ids = self._encode(_whole(prompt), {}) if isinstance(prompt, str) else self._encode_chat(prompt)
         if not ids or (self._add_bos and ids[0] != self.bos_id):
             ids.insert(0, self.bos_id)
         return ids
@@ -83,20 +83,21 @@ class Tokens:
         return self._bytes[token]
 
     def _encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
-        text = "".join(message.content for message in messages)
+        turns = [(message.role, _whole(message.content)) for message in messages]
+        text = "".join(content for _, content in turns)
         # Each control token that occurs goes through the template as one unused character, its stand-in.
         unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
         stand_ins = dict(zip(sorted(set(self._control.findall(text))), unused, strict=False))
         try:
             rendered = self._template.render(
                 messages=[
-                    {"role": message.role, "content": self._control.sub(lambda m: stand_ins[m[0]], message.content)}
-                    for message in messages
+                    {"role": role, "content": self._control.sub(lambda match: stand_ins[match[0]], content)}
+                    for role, content in turns
                 ],
                 add_generation_prompt=True,
                 **self._template_names,
             )
-        except TemplateError:
+        except Exception:  # noqa: BLE001 - a template may raise anything, and the text may show the messages
             raise EngineError("the model's chat template refuses these messages") from None
         return self._encode(rendered, {ord(char): control for control, char in stand_ins.items()})
 
@@ -144,6 +145,11 @@ class TextStream:
 def _overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _whole(text: str) -> str:
+    """Join surrogate pairs and replace lone ones, which JSON allows and no encoder takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _token_id(gguf: Gguf, field: str, size: int) -> int:

@@ -74,7 +74,7 @@ class TorchEngine(Engine):
                 request.sampling,
                 limit,
                 TextStream(request.sampling.stop),
-                deliver=lambda item: _call(loop, inbox, item),
+                deliver=lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item),
             )
             self._submit(sequence)
         except BaseException:
@@ -132,15 +132,24 @@ class TorchEngine(Engine):
             self.ready.set_exception(fault)
             return
         self.ready.set_result(None)
-        try:
-            while self._gather():
-                self._step()
-        finally:
-            with self._changed:
-                self._closed = True
-            self._collect()
-            for sequence in self._scheduler.sequences:
-                self._retire(sequence, EngineError("the engine is closed"))
+        for work in (self._run, self._drain):
+            try:
+                work()
+            except Exception as fault:  # noqa: BLE001 - outside a step nothing may fail: say so and serve no more
+                log.error("engine_ended", kind=type(fault).__name__)  # noqa: TRY400
+
+    def _run(self) -> None:
+        while self._gather():
+            self._step()
+
+    def _drain(self) -> None:
+        with self._changed:
+            self._closed = True
+        self._collect()
+        for sequence in self._scheduler.sequences:
+            self._deliver(sequence, EngineError("the engine is closed"))
+        for sequence in self._scheduler.sequences:
+            self._retire(sequence)
 
     def _gather(self) -> bool:
         """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes."""
@@ -177,7 +186,7 @@ class TorchEngine(Engine):
             if delta.finish_reason:
                 self._retire(sequence, delta)
             else:
-                sequence.deliver(delta)
+                self._deliver(sequence, delta)
 
     def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
         """Zero and free what the sequence held, then deliver the last word."""
@@ -186,7 +195,13 @@ class TorchEngine(Engine):
         self._scheduler.remove(sequence)
         self._release()
         if last is not None:
-            sequence.deliver(last)
+            self._deliver(sequence, last)
+
+    def _deliver(self, sequence: Sequence, item: Delta | EngineError) -> None:
+        try:
+            sequence.deliver(item)
+        except RuntimeError:  # the caller's event loop is closed
+            sequence.cancelled = True
 
 
 def _build_runner(gguf: Gguf, limits: EngineLimits) -> Runner:
@@ -195,10 +210,3 @@ def _build_runner(gguf: Gguf, limits: EngineLimits) -> Runner:
     config, rows = weights.config, limits.context_tokens
     cache = KvCache(config.layers, limits.max_sequences, config.kv_heads, rows, config.head_dim, dtype)
     return Runner(Llama(weights, rows), cache)
-
-
-def _call(
-    loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[Delta | EngineError]", item: Delta | EngineError
-) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(inbox.put_nowait, item)

@@ -1,0 +1,63 @@
+"""Weights that are not exactly a llama's are refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from confide_enclave.engine.gguf import parse_gguf
+from confide_enclave.engine.weights import load_weights
+from confide_protocol.errors import ConfigError
+
+from tests.fakes import gguf as fake
+
+
+def load(metadata: dict | None = None, tensors: dict | None = None) -> None:
+    file = fake.write(fake.toy_metadata() | (metadata or {}), tensors or fake.toy_tensors())
+    load_weights(parse_gguf(file, "toy.gguf"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("key", "item"),
+    [
+        ("general.architecture", "mamba"),
+        ("llama.block_count", 0),
+        ("llama.block_count", 5_000),
+        ("llama.attention.head_count", 5),
+        ("llama.attention.head_count_kv", 3),
+        ("llama.attention.layer_norm_rms_epsilon", float("nan")),
+        ("llama.rope.freq_base", float("inf")),
+        ("llama.rope.dimension_count", 4),
+        ("llama.rope.scaling.type", "yarn"),
+    ],
+)
+def test_metadata_that_does_not_fit(key: str, item: object) -> None:
+    """Each wrong entry is one ConfigError with the file's name."""
+    with pytest.raises(ConfigError, match=r"^toy.gguf: "):
+        load({key: item})
+
+
+def test_missing_metadata() -> None:
+    """A file that does not say its shape is refused."""
+    metadata = fake.toy_metadata()
+    del metadata["llama.embedding_length"]
+    with pytest.raises(ConfigError, match=r"llama\.embedding_length: is missing"):
+        load_weights(parse_gguf(fake.write(metadata, {}), "toy"), torch.float32)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(value: float) -> None:
+    """One NaN in a tensor is found before it can answer anybody."""
+    tensors = fake.toy_tensors()
+    tensors["blk.1.ffn_norm.weight"][0][3] = value
+    with pytest.raises(ConfigError, match=r"blk\.1\.ffn_norm\.weight: .*not finite"):
+        load(tensors=tensors)
+
+
+def test_missing_odd_and_extra_tensors() -> None:
+    """What is missing, of another shape, or unknown is named."""
+    tensors = fake.toy_tensors()
+    with pytest.raises(ConfigError, match=r"blk\.0\.attn_q\.weight: is missing"):
+        load(tensors={name: tensor for name, tensor in tensors.items() if name != "blk.0.attn_q.weight"})
+    with pytest.raises(ConfigError, match=r"blk\.0\.ffn_up\.weight: has the shape"):
+        load(tensors=tensors | {"blk.0.ffn_up.weight": tensors["blk.0.attn_q.weight"]})
+    with pytest.raises(ConfigError, match=r"blk\.0\.attn_q.bias: is a tensor that"):
+        load(tensors=tensors | {"blk.0.attn_q.bias": tensors["output_norm.weight"]})
