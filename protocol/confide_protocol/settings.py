@@ -33,6 +33,8 @@ def parse_toml(data: bytes, model: type[M], file: str, error: type[ConfigError] 
         raise error(file, "file", "is not UTF-8 text; expected TOML") from None
     except tomllib.TOMLDecodeError as fault:
         raise error(file, "file", f"is not TOML: {fault}") from None
+    except (ValueError, RecursionError):
+        raise error(file, "file", "is not TOML: a number or the nesting is out of bounds") from None
     try:
         return model.model_validate(tree)
     except ValidationError as fault:

@@ -32,6 +32,8 @@ def test_good_settings() -> None:
         (b"\xff", "file", "UTF-8"),
         (b"listen = ", "file", "TOML"),
         (b"a = 1\na = 2", "file", "TOML"),
+        (b"a = " + b"[" * 10_000, "file", "nesting"),
+        (b"a = " + b"9" * 5000, "file", "number"),
         (b"#" * (MAX_SETTINGS_BYTES + 1), "file", "larger"),
         (b'listen = "x"', "limits", "missing"),
         (b'listen = "x"\n[limits]', "limits.seconds", "missing"),
