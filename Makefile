@@ -75,14 +75,16 @@ conformance: $(VENV)/.ready
 	@$(BIN)/python -m pytest tests/vectors $(PYTEST_ARGS)
 
 # Needs uv on PATH; writes no index and no host name.
-UV_COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+UV_COMPILE_GROUP = uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-package torch -q
+UV_COMPILE = $(UV_COMPILE_GROUP) pyproject.toml
 lock:
 	$(UV_COMPILE) --extra openai --extra gateway --extra enclave --group dev --group torch-needs -o $(LOCKS)/dev.lock
 	$(UV_COMPILE) --group openai2 --group build -o $(LOCKS)/openai2.lock
 	$(UV_COMPILE) --extra gateway -o $(LOCKS)/gateway.lock
 	$(UV_COMPILE) --extra enclave --group torch-needs -o $(LOCKS)/enclave.lock
-	uv pip compile --group fuzz --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -q -o $(LOCKS)/fuzz.lock
+	$(UV_COMPILE_GROUP) --group build -o $(LOCKS)/build.lock
+	$(UV_COMPILE_GROUP) --group fuzz -o $(LOCKS)/fuzz.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-openai2 build dist

@@ -8,8 +8,8 @@ FROM ${PYTHON_IMAGE} AS wheel
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 # This lock also pins the build backend.
-COPY deploy/locks/openai2.lock deploy/locks/
-RUN python -m pip install --require-hashes -r deploy/locks/openai2.lock
+COPY deploy/locks/build.lock deploy/locks/
+RUN python -m pip install --require-hashes -r deploy/locks/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY attestation attestation
 COPY protocol protocol
