@@ -55,11 +55,13 @@ class Scene:
     def device(self) -> SimulatedAmd:
         return SimulatedAmd.make(NOW, keys=shared_keys(), **self.amd)
 
-    def policy(self, device: SimulatedAmd, endorsements: SnpEndorsements, manifest: Manifest) -> AppraisalPolicy:
+    def policy_text(self, endorsements: SnpEndorsements | None, manifest: bytes) -> str:
+        """Write the policy that accepts this scene, with this scene's edits."""
+        ark = endorsements.ark if endorsements is not None else None
         fields = {
-            "ark_sha256": hashlib.sha256(endorsements.ark or b"").digest(),
-            "measurement": device.measurement,
-            "manifest_digest": manifest.digest,
+            "ark_sha256": hashlib.sha256(ark or b"").digest(),
+            "measurement": self.device.measurement,
+            "manifest_digest": hashlib.sha256(manifest).digest(),
             "not_after_unix_s": NOW + 90 * 86_400,
             **self.policy_fields,
         }
@@ -67,7 +69,7 @@ class Scene:
         for old, new in self.policy_edits:
             assert old in text, f"the policy has no {old}"
             text = text.replace(old, new)
-        return load_policy(text.encode(), "policy.toml")
+        return text
 
     def build(self) -> tuple[EvidenceBundle, Endorsements, AppraisalPolicy]:
         """Sign everything and return what `appraise` takes."""
@@ -109,7 +111,7 @@ class Scene:
         return (
             replace(evidence, **self.bundle),
             Endorsements(snp=endorsements),
-            self.policy(device, endorsements, manifest),
+            load_policy(self.policy_text(endorsements, manifest.encoded).encode(), "policy.toml"),
         )
 
     def appraise(self) -> AttestationResult:

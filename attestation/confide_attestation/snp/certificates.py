@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier, SignatureAlgorithmOID
 
 from confide_attestation.errors import EvidenceMalformed
@@ -22,6 +23,8 @@ from confide_attestation.snp.abi import TCB_LAYOUT, Product, Signer
 MAX_CERTIFICATE_BYTES = 16 * 1024
 MAX_CRL_BYTES = 256 * 1024
 PSS_SALT_BYTES = 48
+# Tag, a length of three bytes (RSA signatures have at least 256), and the count of unused bits.
+_BIT_STRING_HEAD_BYTES = 5
 
 _AMD = "1.3.6.1.4.1.3704.1"
 OID_STRUCT_VERSION = ObjectIdentifier(f"{_AMD}.1")
@@ -135,7 +138,11 @@ def is_signed_by(
     if item.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
         return False
     signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
-    return _pss_holds(issuer, item.signature, signed)
+    # RFC 5280 4.1.1.2: the algorithm beside the signature is the one inside what is signed, parameters included.
+    algorithm = item.public_bytes(Encoding.DER).partition(signed)[2][
+        : -_BIT_STRING_HEAD_BYTES - len(item.signature)
+    ]
+    return algorithm in signed and _pss_holds(issuer, item.signature, signed)
 
 
 @lru_cache(maxsize=_REMEMBERED)
