@@ -226,7 +226,7 @@ class Decoder:
 
     def _padding(self) -> Step[None]:
         while self._buffer or not self._ended:
-            if any(self._buffer):
+            if self._buffer.strip(b"\0"):
                 raise Malformed("the padding is not zero")
             self._buffer.clear()
             if not self._ended:
