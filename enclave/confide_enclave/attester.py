@@ -129,8 +129,11 @@ class QuoteRoom:
             self._pending.pop(answer, None)
 
     async def close(self) -> None:
+        """End every wait."""
         if self._worker is not None:
             self._worker.cancel()
+        # A worker that was cancelled before its first step settles nothing itself.
+        _settle(self._pending, lambda answer: answer.set_exception(DeviceUnavailable()))
 
     async def _work(self) -> None:
         batch: dict[asyncio.Future[bytes], bytes] = {}
@@ -153,9 +156,8 @@ class QuoteRoom:
         )
         try:
             quote = await self._attester.quote(statement.report_data)
-        except DeviceUnavailable as fault:
-            detail = str(fault)
-            _settle(batch, lambda answer: answer.set_exception(DeviceUnavailable(detail)))
+        except Exception:  # noqa: BLE001 - whatever an attester raises, nobody may be left waiting
+            _settle(batch, lambda answer: answer.set_exception(DeviceUnavailable()))
             return
         generation.issue(statement.digest)
         path_of = dict(zip(batch, paths, strict=True))

@@ -5,8 +5,9 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from confide_protocol import hpke, labels
+from confide_protocol import labels
 from confide_protocol.errors import LocalStateError, Replayed
+from confide_protocol.hpke import HKDF_SHA256, REQUIRED, PrivateKey, Suite
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs
 from confide_protocol.keyset import Keyset
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,7 +38,7 @@ class Generation:
 
     keyset: Keyset
     digest: bytes
-    suites: Mapping[int, tuple[hpke.Suite, hpke.PrivateKey]] = field(repr=False)
+    suites: Mapping[int, tuple[Suite, PrivateKey]] = field(repr=False)
     receipt_ed25519: Ed25519PrivateKey = field(repr=False)
     receipt_ml_dsa_65: MLDSA65PrivateKey = field(repr=False)
     usage_ed25519: Ed25519PrivateKey = field(repr=False)
@@ -121,14 +122,14 @@ class KeysetHolder:
         return hmac.digest(self._tenant_key, cache_key, hashlib.sha256)
 
     def _generate(self) -> Generation:
-        suite = hpke.REQUIRED
-        seal = hpke.PrivateKey.generate(suite.kem, fresh(self._random))
+        suite = REQUIRED
+        seal = PrivateKey.generate(suite.kem, fresh(self._random))
         ed25519 = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
         ml_dsa_65 = MLDSA65PrivateKey.from_seed_bytes(fresh(self._random))
         usage = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
         # A client's clock may lag by as much as its requests' date may.
         not_before = int(self._clock()) - min(labels.DATE_TOLERANCE_S, (self._lifetime_s - self._grace_s) // 2)
-        config = KeyConfig(KEY_ID, suite.kem, seal.public, ((hpke.HKDF_SHA256, suite.aead),))
+        config = KeyConfig(KEY_ID, suite.kem, seal.public, ((HKDF_SHA256, suite.aead),))
         keyset = Keyset(
             ohttp_keys=encode_key_configs([config]),
             receipt_ed25519=ed25519.public_key().public_bytes_raw(),

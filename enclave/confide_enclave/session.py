@@ -273,7 +273,7 @@ class Session:
 
     def _presentable(self, error: Exception) -> ConfideError:
         """Turn a failure into one that may be told to the client; what nobody foresaw is reported first."""
-        if isinstance(error, ConfideError):
+        if isinstance(error, (Refusal, EngineError, ProtocolError)):
             return error
         if isinstance(error, TimeoutError) and self.deadlines.stopping:
             return Refusal(503, "The enclave is shutting down.", code="shutting_down", kind="server_error")

@@ -36,7 +36,8 @@ class KeysetSettings(Settings):
 class Limits(Settings):
     """What ends an oversized, slow, abandoned or unlucky request."""
 
-    max_request_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 4 << 20
+    # A shape's bucket of 4 MiB, and what sealing adds to it.
+    max_request_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = (4 << 20) + (8 << 10)
     header_timeout_s: Seconds = 10.0
     first_byte_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 30.0

@@ -32,6 +32,7 @@ class ScriptedEngine(Engine):
         self.capacity = capacity
         self.requests: list[GenerationRequest] = []
         self.running = self.cancelled = 0
+        self.started = asyncio.Event()
         self.closed = False
 
     @property
@@ -47,6 +48,7 @@ class ScriptedEngine(Engine):
             raise ContextTooLong
         self.requests.append(request)
         self.running += 1
+        self.started.set()
         try:
             limit = min(request.sampling.max_tokens, len(self.words))
             for index, word in enumerate(self.words[:limit]):
