@@ -17,68 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from confide_attestation.policy_text import simulated_policy
 from confide_protocol.errors import ConfigError
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
 READY_TIMEOUT_S = 30.0
+POLICY_LIFETIME_S = 30 * 86_400
 MAX_LINE_BYTES = 1 << 20
 MAX_REASON_CHARS = 400
 
 MEASUREMENT = hashlib.sha384(b"the playground's image").hexdigest()
-
-POLICY = """\
-# Made for one run of the playground: it trusts one SIMULATED device, whose key died with that run.
-id = "playground-{device}"
-serial = 1
-not_after = {not_after}
-kind = "simulated"
-freshness = "nonce"
-
-[simulated]
-ark_sha256 = "{ark_sha256}"
-
-[session]
-suite = "mlkem768-x25519/hkdf-sha256/aes-256-gcm"
-shape = "{shape}"
-
-[manifest]
-digests = ["{manifest_digest}"]
-
-[platform]
-profile = "sev-snp/kernel-hashes"
-
-[gpu]
-count = 0
-
-[snp]
-signers = ["VCEK"]
-measurements = ["{measurement}"]
-vmpl = [0]
-min_firmware = "1.55.48"
-min_guest_svn = 0
-alias_check = "required"
-mit_vector = 0x3f
-host_data = {{ waived = "the simulated device launches no guest, so no settings were given at launch" }}
-id_key_digests = {{ waived = "the simulated launch is not signed by an owner's key" }}
-author_key_digests = {{ waived = "the simulated launch is not signed by an author's key" }}
-chip_ids = {{ waived = "the simulated chip is made anew on each run" }}
-crl = {{ waived = "the simulated root publishes no revocation list" }}
-
-[snp.products]
-genoa = {{ min_tcb = {{ bl = 10, tee = 0, snp = 23, ucode = 84 }} }}
-milan = "refused"
-turin = "refused"
-
-[snp.guest_policy]
-allow_smt = true
-allow_cxl = false
-require_single_socket = false
-require_mem_aes_256_xts = false
-require_rapl_disabled = false
-require_ciphertext_hiding = false
-require_page_swap_disabled = false
-"""
 
 ENCLAVE = """\
 listen = "127.0.0.1:{port}"
@@ -232,18 +181,17 @@ class Playground:
         return path
 
     def write_policy(self, device: Mapping[str, str], manifest_digest: str, name: str = "policy.toml") -> Path:
-        month_s = 30 * 86_400
-        return self.write(
-            name,
-            POLICY.format(
-                device=device["ark_sha256"][:8],
-                not_after=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + month_s)),
-                ark_sha256=device["ark_sha256"],
-                shape=self.shape,
-                manifest_digest=manifest_digest,
-                measurement=device["measurement"],
-            ),
+        """Write the policy that accepts this very device and manifest."""
+        text = simulated_policy(
+            ark_sha256=bytes.fromhex(device["ark_sha256"]),
+            measurement=bytes.fromhex(device["measurement"]),
+            manifest_digest=bytes.fromhex(manifest_digest),
+            not_after_unix_s=int(time.time()) + POLICY_LIFETIME_S,
+            # Several playgrounds may be known to one user: each has a policy of its own.
+            policy_id=f"playground-{device['ark_sha256'][:8]}",
+            shape=self.shape,
         )
+        return self.write(name, text)
 
     def start(self, *, port: int = 0, enclave_settings: str = "", gateway_settings: str = "") -> None:
         """Start everything; the policy pins the manifest of the enclave's own files, and this very device."""

@@ -3,7 +3,6 @@
 Holds what the transports of every HTTP library share. Blocking: an event loop calls `ready` in a worker thread.
 """
 
-import email.utils
 import os
 import ssl
 import threading
@@ -47,7 +46,7 @@ class Limits:
 
     connect_timeout_s: float = 10.0
     evidence_timeout_s: float = 30.0
-    max_request_bytes: int = 3 << 20
+    max_request_bytes: int = (2 << 20) - (64 << 10)  # with its head it fits the 2 MiB bucket
     max_answer_bytes: int = MAX_ANSWER_BYTES
 
 
@@ -79,25 +78,8 @@ def read_policy(source: PolicySource) -> AppraisalPolicy:
     return load_policy(data, str(source))
 
 
-@dataclass(frozen=True)
-class ServedEvidence:
-    """A bundle as it came, unjudged. `date` is the gateway's clock: good for a hint to a person alone."""
-
-    bundle: bytes
-    date: str | None
-
-    def skew_s(self, now_unix_s: float) -> float | None:
-        """How far the gateway's clock is ahead of ours, if it told the time."""
-        try:
-            return email.utils.parsedate_to_datetime(self.date).timestamp() - now_unix_s if self.date else None
-        except ValueError:
-            return None
-
-
-def fetch_evidence(
-    url: str, nonce: bytes, authorization: Mapping[str, str], limits: Limits, link: Link
-) -> ServedEvidence:
-    """Ask the gateway at `url` for evidence that answers `nonce`; blocks.
+def fetch_evidence(url: str, nonce: bytes, authorization: Mapping[str, str], limits: Limits, link: Link) -> bytes:
+    """Ask the gateway at `url` for a bundle of evidence that answers `nonce`, unjudged; blocks.
 
     Raises: RelayUnreachable, RelayRefused, TooLarge.
     """
@@ -124,7 +106,7 @@ def fetch_evidence(
                         raise RelayUnreachable("the gateway took too long to send the evidence")
     except httpx2.TransportError as fault:
         raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from fault
-    return ServedEvidence(bytes(bundle), response.headers.get("date"))
+    return bytes(bundle)
 
 
 class Relay:
@@ -166,7 +148,6 @@ class Relay:
         )
         self.last_receipt: Receipt | None = None
         self.last_bundle: tuple[bytes, bytes] | None = None  # evidence as served, the nonce it answers
-        self.clock_skew_s: float | None = None
         self._begin_process()
 
     def _begin_process(self) -> None:
@@ -243,10 +224,9 @@ class Relay:
 
     def _verify(self, authorization: str | None) -> AttestationResult:
         nonce = self.session.challenge()
-        served = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
-        self.clock_skew_s = served.skew_s(self._clock())
-        result = self.session.verify(served.bundle, nonce, int(self._clock()))
-        self.last_bundle = served.bundle, nonce
+        bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
+        result = self.session.verify(bundle, nonce, int(self._clock()))
+        self.last_bundle = bundle, nonce
         self._memory.remember(self.session.policy.id, self.session.policy.serial)
         return result
 

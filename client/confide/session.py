@@ -165,11 +165,13 @@ class ClientSession:
 
     def call(self, method: str, path: str, fields: Iterable[tuple[str, str]], body: bytes) -> Call:
         """Take a request as an HTTP library gives it. Raises: LocalStateError for what cannot be sealed."""
+        if method == "CONNECT":
+            raise LocalStateError("a tunnel cannot be sealed")
         carried = []
         for name, value in ((name.lower(), value) for name, value in fields):
             if name.startswith("confide-"):
                 raise LocalStateError("header fields named confide-* are the session's own")
-            if name == "upgrade" or method == "CONNECT":
+            if name == "upgrade":
                 raise LocalStateError("an upgraded connection cannot be sealed")
             if name not in UNCARRIED:
                 carried.append((name, value))

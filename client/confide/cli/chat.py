@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 from confide_attestation.errors import AppraisalRejected
 from confide_attestation.transcript_text import render_transcript, verdict_line
-from confide_protocol.errors import ConfideError
 
 from confide.audit import audit_file
 from confide.cli import options
@@ -72,12 +71,9 @@ def verify_loudly(relay: Relay) -> None:
         result = relay.verify()
     except AppraisalRejected as fault:
         click.echo(render_transcript(fault.result), err=True)
+        if hint := options.clock_hint(fault.result):
+            click.echo(f"confide chat: {hint}", err=True)
         raise
-    except ConfideError:
-        raise
-    finally:
-        if hint := options.clock_hint(relay.clock_skew_s):
-            click.echo(hint, err=True)
     click.echo(verdict_line(result), err=True)
 
 

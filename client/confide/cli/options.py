@@ -3,12 +3,27 @@
 from pathlib import Path
 
 import click
+from confide_attestation.checks.ids import CheckId
+from confide_attestation.result import AttestationResult
 from confide_protocol.errors import ConfigError
 
+from confide.cli.render import utc
 from confide.policy_memory import PolicyMemory
 from confide.relay import Relay
 
 MAX_KEY_BYTES = 4096
+TIME_CHECKS = frozenset(
+    {
+        CheckId.POLICY_EXPIRED,
+        CheckId.ARK_VALIDITY,
+        CheckId.ASK_VALIDITY,
+        CheckId.VEK_VALIDITY,
+        CheckId.CRL_EXPIRED,
+        CheckId.CRL_AGE,
+        CheckId.STATEMENT_EXPIRED,
+        CheckId.KEYSET_VALIDITY,
+    }
+)
 
 api_key_file = click.option(
     "--api-key-file",
@@ -57,12 +72,11 @@ def open_relay(
     )
 
 
-def clock_hint(skew_s: float | None) -> str:
-    """Say so when this machine's clock and the gateway's differ by more than evidence and requests allow."""
-    if skew_s is None or abs(skew_s) < 60:
+def clock_hint(result: AttestationResult) -> str:
+    """Say so when nothing but times is wrong: then it may be this machine's clock."""
+    if not result.failed or not all(check.id in TIME_CHECKS for check in result.failed):
         return ""
-    way = "behind" if skew_s > 0 else "ahead of"
-    return f"this machine's clock is {abs(skew_s):.0f} s {way} the gateway's: set it if it is wrong"
+    return f"this machine's clock says {utc(result.judged_at_unix_s)}: set it if that is wrong"
 
 
 def write_file(path: Path, data: bytes, option: str) -> None:

@@ -59,12 +59,10 @@ def url(
         gateway_url(url), nonce, {"authorization": f"Bearer {key}"} if key else {}, Limits(), Link()
     )
     if save is not None:
-        options.write_file(save, served.bundle, "--save")
+        options.write_file(save, served, "--save")
     if not as_json:
         click.echo(f"nonce: {nonce.hex()}" + (f"; evidence written to {save}" if save else ""))
-    if hint := options.clock_hint(served.skew_s(time.time())):
-        click.echo(f"confide verify: {hint}", err=True)
-    _judge(served.bundle, nonce, policy_file, int(time.time()), allow_simulated, as_json)
+    _judge(served, nonce, policy_file, int(time.time()), allow_simulated, as_json)
 
 
 @verify.command(short_help="Judge evidence that was saved.")
@@ -118,4 +116,6 @@ def _judge(
     except (AttestationError, PolicyError) as fault:
         stop(str(fault))
     click.echo(json.dumps(as_tree(result)) if as_json else render_transcript(result))
+    if hint := options.clock_hint(result):
+        click.echo(f"confide verify: {hint}", err=True)
     sys.exit(EXIT_STATUS[result.verdict])
