@@ -22,9 +22,8 @@ from confide_attestation.snp.abi import TCB_LAYOUT, Product, Signer
 
 MAX_CERTIFICATE_BYTES = 16 * 1024
 MAX_CRL_BYTES = 256 * 1024
+MAX_RSA_BITS = 4096
 PSS_SALT_BYTES = 48
-# Tag, a length of three bytes (RSA signatures have at least 256), and the count of unused bits.
-_BIT_STRING_HEAD_BYTES = 5
 
 _AMD = "1.3.6.1.4.1.3704.1"
 OID_STRUCT_VERSION = ObjectIdentifier(f"{_AMD}.1")
@@ -133,16 +132,17 @@ def is_signed_by(
 ) -> bool:
     """Check RSASSA-PSS with SHA-384 and a 48-byte salt, AMD's only form, by an RSA key of enough bits."""
     key = issuer.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < min_rsa_bits:
+    if not isinstance(key, rsa.RSAPublicKey) or not min_rsa_bits <= key.key_size <= MAX_RSA_BITS:
+        return False
+    if len(item.signature) != key.key_size // 8:
         return False
     if item.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
         return False
     signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
     # RFC 5280 4.1.1.2: the algorithm beside the signature is the one inside what is signed, parameters included.
-    algorithm = item.public_bytes(Encoding.DER).partition(signed)[2][
-        : -_BIT_STRING_HEAD_BYTES - len(item.signature)
-    ]
-    return algorithm in signed and _pss_holds(issuer, item.signature, signed)
+    tail = b"\x03\x82" + (1 + len(item.signature)).to_bytes(2, "big") + b"\0" + item.signature
+    algorithm, found, _ = item.public_bytes(Encoding.DER).partition(signed)[2].partition(tail)
+    return bool(found) and algorithm in signed and _pss_holds(issuer, item.signature, signed)
 
 
 @lru_cache(maxsize=_REMEMBERED)
