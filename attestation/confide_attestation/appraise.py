@@ -33,9 +33,10 @@ from confide_attestation.evidence import CpuKind, Endorsements, EvidenceBundle, 
 from confide_attestation.policy import AppraisalPolicy, SimulatedPolicy
 from confide_attestation.result import AttestationResult, AttestedKeyset, Check, Verdict
 from confide_attestation.snp.abi import SnpReport
+from confide_attestation.snp.chain import amd_roots, simulated_roots, verify_chain
 from confide_attestation.snp.claims import Claims, report_claims
 from confide_attestation.snp.validate import check_crl, check_report
-from confide_attestation.snp.verify import amd_roots, product_of, simulated_roots, verify_chain, verify_report
+from confide_attestation.snp.verify import product_of, verify_report
 
 _SNP_CHECKS = SNP_CHAIN_CHECKS + SNP_REPORT_CHECKS + SNP_POLICY_CHECKS
 
@@ -145,26 +146,25 @@ class _Snp:
 def _check_policy(
     ledger: Ledger, policy: AppraisalPolicy, now_unix_s: int, floor: int, allow_simulated: bool
 ) -> None:
-    ledger.expect(
-        CheckId.POLICY_EXPIRED,
-        now_unix_s < policy.not_after_unix_s,
-        f"{policy.id} is good until {policy.not_after:%Y-%m-%d}",
-        f"{policy.id} expired on {policy.not_after:%Y-%m-%d}; obtain a newer one",
-    )
-    ledger.expect(
-        CheckId.POLICY_SERIAL,
-        policy.serial >= floor,
-        f"serial {policy.serial} is not below the highest seen, {floor}",
-        f"serial {policy.serial} is below the highest seen, {floor}: an old policy came back",
-    )
-    ledger.expect(
-        CheckId.SIMULATED,
-        policy.kind == "hardware" or allow_simulated,
+    ends, serial = f"{policy.not_after:%Y-%m-%d}", f"serial {policy.serial}"
+    in_time, allowed = now_unix_s < policy.not_after_unix_s, policy.kind == "hardware" or allow_simulated
+    demand = (
         "real hardware is demanded"
         if policy.kind == "hardware"
-        else "SIMULATED hardware is allowed by policy and caller",
-        "the policy is of kind simulated, and the caller did not allow simulated hardware",
+        else "SIMULATED hardware is allowed by policy and caller"
     )
+    forbidden = "the policy is of kind simulated, and the caller did not allow simulated hardware"
+    for check_id, holds, passed, failed in (
+        (CheckId.POLICY_EXPIRED, in_time, f"{policy.id} is good until {ends}", f"{policy.id} expired on {ends}"),
+        (
+            CheckId.POLICY_SERIAL,
+            policy.serial >= floor,
+            f"{serial}, at least {floor}",
+            f"{serial} is below {floor}",
+        ),
+        (CheckId.SIMULATED, allowed, demand, forbidden),
+    ):
+        ledger.expect(check_id, holds, passed, failed)
 
 
 def _judge_snp(

@@ -12,7 +12,8 @@ from confide_attestation.checks.ledger import Ledger
 from confide_attestation.evidence import SnpEndorsements
 from confide_attestation.pem import pem_or_der
 from confide_attestation.result import Outcome, Verdict
-from confide_attestation.snp.verify import amd_roots, verify_chain, verify_report
+from confide_attestation.snp.chain import amd_roots, verify_chain
+from confide_attestation.snp.verify import verify_report
 
 from tests.shared import ROOT, shared_path
 

@@ -1,1 +1,1 @@
-"""AMD SEV-SNP: parse (`abi`), authenticate (`certificates`, `verify`), judge against a policy (`validate`)."""
+"""AMD SEV-SNP: parse (`abi`, `certificates`), authenticate (`chain`, `verify`), judge by a policy (`validate`)."""

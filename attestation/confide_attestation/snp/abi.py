@@ -12,7 +12,6 @@ from confide_attestation.errors import EvidenceMalformed
 REPORT_BYTES = 1184
 SIGNED_BYTES = 0x2A0
 VERSIONS = range(2, 6)
-ECDSA_P384_SHA384 = 1
 COMPONENT_BYTES = 48
 
 

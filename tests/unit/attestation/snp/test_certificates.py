@@ -6,7 +6,7 @@ import pytest
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.snp.certificates import library_warnings_ignored, load_certificate, load_crl, parse_vek
-from confide_attestation.snp.verify import amd_roots
+from confide_attestation.snp.chain import amd_roots
 from cryptography import x509
 
 from tests.fakes.scene import NOW, shared_keys
