@@ -66,16 +66,23 @@ class SimulatedSnpAttester:
                     length = int.from_bytes(await reader.readexactly(4))
                     if length > MAX_REPLY_BYTES:
                         raise DeviceUnavailable("the attestation device's reply is too large")
-                    reply = cbor.decode(await reader.readexactly(length))
+                    reply = await reader.readexactly(length)
                 finally:
                     writer.close()
-        except (OSError, EOFError, TimeoutError, Malformed):
+        except (OSError, EOFError, TimeoutError):
             raise DeviceUnavailable from None
-        return _snp_quote(reply, report_data)
+        return parse_device_reply(reply, report_data)
 
 
-def _snp_quote(reply: object, report_data: bytes) -> Quote:
-    """Read the device's reply. Does not check: the signature, which is the verifier's."""
+def parse_device_reply(data: bytes, report_data: bytes) -> Quote:
+    """Read what the device said. Does not check: the signature, which is the verifier's.
+
+    Raises: DeviceUnavailable.
+    """
+    try:
+        reply = cbor.decode(data, max_bytes=MAX_REPLY_BYTES)
+    except Malformed:
+        raise DeviceUnavailable("the attestation device's reply is malformed") from None
     names = ("report", "vek", "ask", "ark")
     if not isinstance(reply, dict) or not all(isinstance(reply.get(name), bytes) for name in names):
         raise DeviceUnavailable("the attestation device's reply is malformed")

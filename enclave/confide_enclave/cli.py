@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -88,7 +87,7 @@ def _print_manifest(settings: EnclaveSettings) -> None:
 
 def _serve(file: str, settings: EnclaveSettings) -> None:
     forbid_core_dumps()
-    logs.configure()
+    logs.configure(sys.stderr)
     secret = load_gateway_secret(Path(settings.gateway_secret_file))
     _check_device(file, settings.device_socket)
     listener = bind(file, settings.host, settings.port)
@@ -101,9 +100,6 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     engine = TorchEngine.load(_weights(settings), settings.model.name, settings.engine)
     attester = SimulatedSnpAttester(settings.device_socket, settings.limits.device_timeout_s)
     app, holder, manifest = assemble(settings, engine, attester, secret, random=secrets.token_bytes)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn handles both, then raises them once more for whoever was there before it: nobody.
-        signal.signal(number, lambda *_: None)
     serve(
         app,
         listener,

@@ -1,9 +1,8 @@
-"""Structured logs on stderr that cannot carry content: keys outside a short list are dropped, values are plain."""
+"""Structured logs that cannot carry content: keys outside a short list are dropped, values are plain."""
 
 import logging
-import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -26,8 +25,8 @@ ALLOWED: Final = frozenset(
 MAX_VALUE_CHARS: Final = 128
 
 
-def configure() -> None:
-    """Send structlog as JSON lines to stderr, and of other libraries' records no more than who and what type."""
+def configure(stream: TextIO) -> None:
+    """Send structlog as JSON lines to `stream`, and of other libraries' records no more than who and what type."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -36,7 +35,7 @@ def configure() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import socket
 import sys
 from asyncio import Transport
@@ -42,6 +43,9 @@ def serve(app: EnclaveApp, listener: socket.socket, limits: Limits, ready: Mappi
     class Http(_BoundedHttp):
         header_timeout_s = limits.header_timeout_s
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn handles both, then raises them once more for whoever was there before it: nobody.
+        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app,
         http=Http,

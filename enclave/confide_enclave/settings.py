@@ -121,16 +121,18 @@ def load_gateway_secret(path: Path) -> bytes:
         return ConfigError(str(path), "gateway_secret_file", remedy)
 
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as fault:
         raise wrong(f"cannot be read ({fault.strerror}); write a random secret into it, mode 0600") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise wrong("is not a regular file; name a file that holds the secret")
         if status.st_mode & 0o077:
             raise wrong(f"others may read it (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}")
-        secret = file.read(MAX_SECRET_BYTES + 1).strip()
+        secret = os.read(handle, MAX_SECRET_BYTES + 1).strip()
+    finally:
+        os.close(handle)
     if len(secret) > MAX_SECRET_BYTES or not all(0x21 <= byte <= 0x7E for byte in secret):
         raise wrong("must be one line of visible ASCII")
     if len(secret) < MIN_SECRET_CHARS:

@@ -1,0 +1,160 @@
+"""Request bodies: what is read, what is refused by name, what may pass because it asks for nothing."""
+
+import json
+
+import pytest
+from confide_enclave.api.parameters import ChatParameters, CompletionParameters, parse_parameters
+from confide_enclave.errors import Refusal
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+BASE = {"model": "m", "messages": MESSAGES}
+
+
+def parse(changes: dict, model=ChatParameters, base=BASE):
+    return parse_parameters(json.dumps({**base, **changes}).encode(), model)
+
+
+def refusal(changes: dict, model=ChatParameters, base=BASE) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        parse(changes, model, base)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_defaults_are_openais():
+    """An absent parameter has the value that OpenAI documents."""
+    read = parse({})
+    assert (read.temperature, read.top_p, read.stop, read.seed, read.token_limit) == (1.0, 1.0, (), None, None)
+    assert not read.stream
+    assert parse({}, CompletionParameters, {"model": "m", "prompt": "p"}).token_limit == 16
+
+
+def test_null_means_the_default():
+    """Clients send null for what their user did not set."""
+    names = [
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "max_tokens",
+        "stream",
+        "stream_options",
+        "tools",
+        "n",
+        "logprobs",
+    ]
+    assert parse(dict.fromkeys(names)) == parse({})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
+        {"n": 1, "store": False, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0},
+        {"logit_bias": {}, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
+        {"modalities": ["text"], "service_tier": "auto", "parallel_tool_calls": True},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"temperature": 0, "top_p": 1, "stop": "x", "seed": -1, "max_tokens": 5},
+        {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"]},
+    ],
+)
+def test_harmless_and_supported_parameters_pass(changes):
+    """Nothing here asks for what is not done."""
+    parse(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "code"),
+    [
+        ({"n": 2}, "n", "unsupported_value"),
+        ({"n": True}, "n", "unsupported_value"),
+        ({"store": True}, "store", "unsupported_value"),
+        ({"logprobs": True}, "logprobs", "unsupported_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_value"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"service_tier": "priority"}, "service_tier", "unsupported_value"),
+        ({"top_k": 5}, "top_k", "unknown_parameter"),
+        ({"Secret Prompt": 5}, None, "unknown_parameter"),
+        ({"temperature": 2.1}, "temperature", "invalid_value"),
+        ({"temperature": "1"}, "temperature", "invalid_value"),
+        ({"temperature": True}, "temperature", "invalid_value"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"seed": 1.5}, "seed", "invalid_value"),
+        ({"seed": 1 << 63}, "seed", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", None),
+        ({"stop": ["a"] * 5}, "stop", "invalid_value"),
+        ({"stop": [""]}, "stop[0]", "invalid_value"),
+        ({"stream": "yes"}, "stream", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", None),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options", "unsupported_parameter"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": "hi"}, "messages", "invalid_value"),
+        ({"messages": [5]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "invalid_value"),
+        ({"messages": [*MESSAGES, {**MESSAGES[0], "name": "x"}]}, "messages[1]", "unsupported_parameter"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]", "invalid_value"),
+        ({"model": 5}, "model", "invalid_value"),
+    ],
+)
+def test_what_is_not_done_is_refused_by_name(changes, param, code):
+    """Never silently ignored; the parameter is named, its value is not."""
+    fault = refusal(changes)
+    assert (fault.param, fault.name) == (param, code)
+
+
+def test_missing_parameters_are_named():
+    """As OpenAI does."""
+    fault = refusal({}, base={"model": "m"})
+    assert (fault.param, fault.name) == ("messages", "missing_required_parameter")
+
+
+def test_a_message_may_come_back_as_it_was_given():
+    """Clients put an answer's own message, nulls and empty lists included, into the next request."""
+    given = {
+        "role": "assistant",
+        "content": "a",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "tool_calls": None,
+    }
+    read = parse({"messages": [*MESSAGES, given, *MESSAGES]})
+    assert [m.to_engine().role for m in read.messages] == ["user", "assistant", "user"]
+
+
+def test_text_parts_are_joined_and_developer_is_system():
+    """The forms of content that mean plain text."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    (message,) = parse({"messages": [{"role": "developer", "content": parts}]}).messages
+    assert (message.to_engine().role, message.to_engine().content) == ("system", "ab")
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [1, 2], [[1]], 5, {}])
+def test_a_completion_takes_exactly_one_text(prompt):
+    """Token lists and several prompts are refused."""
+    assert refusal({"prompt": prompt}, CompletionParameters, {"model": "m"}).param == "prompt"
+
+
+def test_a_list_of_one_prompt_is_that_prompt():
+    """Some clients always send a list."""
+    assert parse({"prompt": ["a"]}, CompletionParameters, {"model": "m"}).prompt == "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"\xff", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 100_000, b'{"a":' * 100_000],
+)
+def test_what_is_no_json_object_is_refused(body):
+    """Text that is no object, not UTF-8, not strict JSON, or too deep."""
+    with pytest.raises(Refusal) as caught:
+        parse_parameters(body, ChatParameters)
+    assert caught.value.name == "invalid_json"
