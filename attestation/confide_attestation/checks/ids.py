@@ -113,10 +113,4 @@ SNP_SIGNATURES = (
 )
 
 # A failure of one of these means that an input is not a file of its kind at all.
-SNP_FILES = (
-    CheckId.VEK_FORMAT,
-    CheckId.ASK_FORMAT,
-    CheckId.ARK_FORMAT,
-    CheckId.CRL_FORMAT,
-    CheckId.REPORT_SIZE,
-)
+SNP_FILES = (CheckId.VEK_FORMAT, CheckId.ASK_FORMAT, CheckId.ARK_FORMAT, CheckId.CRL_FORMAT, CheckId.REPORT_SIZE)

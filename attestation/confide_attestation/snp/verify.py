@@ -67,12 +67,7 @@ def _check_form(ledger: Ledger, report: SnpReport) -> None:
     unsigned = "no key signed this report" if key == 7 else f"signing key {key} is unknown"
     unmovable = not policy & PolicyBit.MIGRATE_MA
     for check_id, holds, passed, failed in (
-        (
-            CheckId.SIG_ALGO,
-            algo == 1,
-            "ECDSA P-384 with SHA-384",
-            f"{algo} is not 1, ECDSA P-384 with SHA-384",
-        ),
+        (CheckId.SIG_ALGO, algo == 1, "ECDSA P-384 with SHA-384", f"{algo} is not 1, ECDSA P-384 with SHA-384"),
         (CheckId.SIG_PADDING, not any(padding), "the padding is zero", "the signature's padding is not zero"),
         (CheckId.SIGNING_KEY, signer is not None, f"signed by a {signer}", unsigned),
         (CheckId.DEBUG, not policy & PolicyBit.DEBUG, "debugging is off", "the host may debug this guest"),
