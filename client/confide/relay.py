@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -109,6 +109,14 @@ def fetch_evidence(url: str, nonce: bytes, authorization: Mapping[str, str], lim
     return bytes(bundle)
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """One verification under way, and its outcome for all who wait for it."""
+
+    began_s: float
+    outcome: Future[AttestedKeyset] = field(default_factory=Future)
+
+
 class Relay:
     """One gateway, one policy, one trust state; for any number of threads and event loops."""
 
@@ -154,15 +162,11 @@ class Relay:
         # A fork copies locks in whatever state they are, and no thread but the forking one.
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._flight: Future[AttestationResult] | None = None
+        self._flight: _Flight | None = None
         self._renewal: threading.Thread | None = None
         self._next_renewal_s = 0.0
 
     # --- Verification
-
-    @property
-    def is_ready(self) -> bool:
-        return self.session.attested(int(self._clock())) is not None
 
     def ready(self, authorization: str | None = None) -> AttestedKeyset:
         """Verify the enclave unless it is verified; start a renewal in the background when one is due."""
@@ -171,10 +175,9 @@ class Relay:
         now = self._clock()
         attested = self.session.attested(int(now))
         if attested is None:
-            attested = self.verify(authorization).keyset
+            attested = self._verify_unless(lambda each: True, authorization)
         elif self.session.renewal_due(int(now)) and now >= self._next_renewal_s:
             self._renew(authorization)
-        assert attested is not None  # noqa: S101 - an accepted result has one
         return attested
 
     def verify(self, authorization: str | None = None) -> AttestationResult:
@@ -182,33 +185,46 @@ class Relay:
 
         Raises: RelayUnreachable, RelayRefused, AttestationError.
         """
-        with self._lock:
-            flight = self._flight
-            if leads := flight is None:
-                flight = self._flight = Future()
-        assert flight is not None  # noqa: S101 - set above where it was not
-        if not leads:
-            return flight.result()
+        self._verify_unless(lambda each: False, authorization)
+        assert self.session.result is not None  # noqa: S101 - it has just passed
+        return self.session.result
+
+    def _verify_unless(
+        self, suits: Callable[[AttestedKeyset], bool], authorization: str | None, since_s: float = 0.0
+    ) -> AttestedKeyset:
+        """Return the keyset in force if it suits (another caller may just have verified it), else verify.
+
+        The outcome of a verification under way is shared, unless it began before `since_s` (monotonic).
+        """
+        while True:
+            with self._lock:
+                attested = self.session.attested(int(self._clock()))
+                if attested is not None and suits(attested):
+                    return attested
+                flight = self._flight
+                if flight is None:
+                    own = self._flight = _Flight(time.monotonic())
+                    break
+            attested = flight.outcome.result()
+            if flight.began_s >= since_s:
+                return attested
         try:
-            result = self._verify(authorization)
+            attested = self._verify(authorization)
         except BaseException as fault:
-            flight.set_exception(fault)
+            own.outcome.set_exception(fault)
             raise
         else:
-            flight.set_result(result)
-            return result
+            own.outcome.set_result(attested)
+            return attested
         finally:
             with self._lock:
                 self._flight = None
 
     def replace(self, stale: bytes, authorization: str | None) -> bool:
         """Verify again after a key was refused; say whether there is another keyset to seal to now."""
-        now = int(self._clock())
-        attested = self.session.attested(now)
-        if attested is None or attested.keyset.digest == stale:
-            self.verify(authorization)
-            attested = self.session.attested(now)
-        return attested is not None and attested.keyset.digest != stale
+        now_s = time.monotonic()
+        attested = self._verify_unless(lambda each: each.keyset.digest != stale, authorization, now_s)
+        return attested.keyset.digest != stale
 
     def _renew(self, authorization: str | None) -> None:
         def renew() -> None:
@@ -222,13 +238,13 @@ class Relay:
                 self._renewal = threading.Thread(target=renew, name="confide-renewal", daemon=True)
                 self._renewal.start()
 
-    def _verify(self, authorization: str | None) -> AttestationResult:
+    def _verify(self, authorization: str | None) -> AttestedKeyset:
         nonce = self.session.challenge()
         bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
-        result = self.session.verify(bundle, nonce, int(self._clock()))
+        attested = self.session.verify(bundle, nonce, int(self._clock()))
         self.last_bundle = bundle, nonce
         self._memory.remember(self.session.policy.id, self.session.policy.serial)
-        return result
+        return attested
 
     # --- Sealing
 

@@ -134,7 +134,7 @@ class ClientSession:
         """Draw the nonce that the next evidence must answer."""
         return fresh(self._random)
 
-    def verify(self, bundle: bytes, nonce: bytes, now_unix_s: int) -> AttestationResult:
+    def verify(self, bundle: bytes, nonce: bytes, now_unix_s: int) -> AttestedKeyset:
         """Appraise evidence fetched with `nonce`; what passed before stays in force if this does not pass.
 
         Raises: EvidenceMalformed, AppraisalRejected.
@@ -152,7 +152,7 @@ class ClientSession:
         if result.keyset is None:
             raise AppraisalRejected(result)
         self.result = result
-        return result
+        return result.keyset
 
     def attested(self, now_unix_s: int) -> AttestedKeyset | None:
         """Return the keyset that may be sealed to at this time, if there is one."""

@@ -64,15 +64,17 @@ class _Sealed:
             extensions=timeout,
         )
 
-    def _answer(self, exchange: Exchange, request: Any, **content: Any) -> Any:  # noqa: ANN401
+    def _answer(self, exchange: Exchange, request: Any, body: Any, *, length: int | None = None) -> Any:  # noqa: ANN401
         assert exchange.head is not None  # noqa: S101 - events come after the head
         fields = [(name, value) for name, value in exchange.head.fields if name not in _UNSHOWN]
+        if length is not None:
+            fields.append(("content-length", str(length)))
         return self.module.Response(
             exchange.head.status,
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
             request=request,
             extensions={"confide": exchange},
-            **content,
+            stream=body,
         )
 
     def _finish(self, exchange: Exchange) -> list[bytes]:
@@ -140,8 +142,8 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
             for parts in events:
                 first += parts
                 if exchange.streamed:
-                    return self._answer(exchange, request, stream=Body(first, events))
-            return self._answer(exchange, request, content=b"".join(first))
+                    return self._answer(exchange, request, Body(first, events))
+            return self._answer(exchange, request, Body(first, events), length=sum(map(len, first)))
 
         def _send(self, call: Call, authorization: str | None, request: Any, again: bool = False) -> Any:  # noqa: ANN401
             self.relay.ready(authorization)
@@ -184,8 +186,8 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
             async for parts in events:
                 first += parts
                 if exchange.streamed:
-                    return self._answer(exchange, request, stream=AsyncBody(first, events))
-            return self._answer(exchange, request, content=b"".join(first))
+                    return self._answer(exchange, request, AsyncBody(first, events))
+            return self._answer(exchange, request, AsyncBody(first, events), length=sum(map(len, first)))
 
         async def _send(self, call: Call, authorization: str | None, request: Any, again: bool = False) -> Any:  # noqa: ANN401
             await _off_loop(self.relay.ready, authorization)

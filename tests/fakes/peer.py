@@ -66,6 +66,7 @@ class Peer:
             "receipt_ed25519": self.ed25519.public_key().public_bytes_raw(),
             "receipt_ml_dsa_65": self.ml_dsa_65.public_key().public_bytes_raw(),
         }
+        scene.statement["not_after_unix_s"] = NOW + 3000
         self.scene = scene
         self.policy = scene.build()[2]
         self.bundle = self.evidence(NONCE)

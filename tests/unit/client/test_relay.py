@@ -117,13 +117,15 @@ def test_a_shared_failure_reaches_every_waiter(monkeypatch: pytest.MonkeyPatch) 
 
     def fail(*args) -> bytes:
         calls.append(1)
-        time.sleep(0.1)
+        time.sleep(0.4 if len(calls) == 1 else 0)
         raise RelayUnreachable
 
     monkeypatch.setattr(relay_module, "fetch_evidence", fail)
     relay, faults = a_peer().relay(), []
+    gate = threading.Barrier(4)
 
     def run() -> None:
+        gate.wait()
         try:
             relay.ready()
         except ConfideError as fault:
@@ -174,7 +176,7 @@ def test_renewal_runs_behind_the_callers_back(wire: Wire, monkeypatch: pytest.Mo
 def test_replacing_a_stale_key_needs_another_one(wire: Wire) -> None:
     """After a refused key there is something new to seal to only if fresh evidence names another keyset."""
     relay = a_peer().relay()
-    stale = relay.ready().keyset.digest
+    stale = relay.verify().keyset.keyset.digest
     assert relay.replace(stale, None) is False
     wire.peer = Peer()
     assert relay.replace(stale, None) is True

@@ -291,9 +291,7 @@ def test_nothing_is_sealed_unverified() -> None:
     call = a_call(session)
     with pytest.raises(LocalStateError):
         session.seal(call, NOW)
-    result = session.verify(peer.bundle, NONCE, NOW)
-    assert result.keyset is not None
-    until = result.keyset.valid_until_unix_s
+    until = session.verify(peer.bundle, NONCE, NOW).valid_until_unix_s
     session.seal(call, until - 1)
     with pytest.raises(LocalStateError):
         session.seal(call, until)
