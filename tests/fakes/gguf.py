@@ -4,7 +4,6 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
-
 from tokenizers import pre_tokenizers
 
 CODES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}

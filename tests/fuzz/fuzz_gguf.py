@@ -14,8 +14,8 @@ def gguf(data: bytes) -> None:
             assert parsed.array(name).shape == info.shape
         parsed.digest("tokenizer.")
         read_config(parsed)
-    except ConfigError as fault:
-        assert "\n" not in str(fault)
+    except ConfigError:
+        return
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"gguf": gguf}

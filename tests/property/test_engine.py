@@ -1,5 +1,7 @@
 """Properties of the engine's pure parts: text, scheduling, files."""
 
+from itertools import pairwise
+
 from confide_enclave.engine import Sampling
 from confide_enclave.engine.scheduler import Scheduler
 from confide_enclave.engine.sequence import Sequence
@@ -18,7 +20,7 @@ def stream(stops: list[str], data: bytes, cuts: list[int]) -> tuple[str, bool]:
     """Push data cut at the given places; return all the text and whether a stop ended it."""
     text, filtered = "", TextStream(stops)
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         text += filtered.push(data[start:end])
         if filtered.stopped:
             return text, True

@@ -23,7 +23,8 @@ class EngineLimits(Settings):
     """Bounds of one engine, and how it computes.
 
     The cache takes at most max_sequences * context_tokens rows; a step computes at most prefill_chunk_tokens +
-    max_sequences tokens. `threads` 0 is torch's own choice; `dtype` "auto" is bfloat16 where the CPU multiplies it.
+    max_sequences tokens. `threads` 0 leaves one core to everything else: a step waits for its slowest thread, so
+    one thread without a core costs more than it brings. `dtype` "auto" is bfloat16 where the CPU multiplies it.
     """
 
     max_sequences: int = Field(default=8, ge=1, le=256)

@@ -56,13 +56,14 @@ class Gguf:
     _data: memoryview
 
     def array(self, name: str) -> F32:
-        """Return the tensor as float32 in a fresh, writable array. Raises: ConfigError."""
+        """Return the tensor as float32 in a fresh, writable array, finite or not. Raises: ConfigError."""
         info = self.tensors.get(name)
         if info is None:
             raise ConfigError(self.file, name, "is missing; the file is not a whole model of this kind")
         blocks = np.frombuffer(self._data[info.start : info.end], np.uint8)
         block = _FORMATS[info.format]
-        return block.decode(blocks.reshape(-1, block.bytes)).reshape(info.shape)
+        with np.errstate(all="ignore"):
+            return block.decode(blocks.reshape(-1, block.bytes)).reshape(info.shape)
 
     def get(self, key: str, kind: type[Any], default: Any = None) -> Any:  # noqa: ANN401
         """Return the metadata value, which must be of `kind`. Raises: ConfigError when absent without default."""

@@ -123,8 +123,7 @@ class TorchEngine(Engine):
 
     def _serve(self) -> None:
         # All torch work stays on this thread: a second OpenMP pool beside it would halve the speed of both.
-        if self._limits.threads:
-            torch.set_num_threads(self._limits.threads)
+        torch.set_num_threads(self._limits.threads or max(1, torch.get_num_threads() - 1))
         try:
             self._runner = self._build()
             del self._build  # and with it the file's bytes

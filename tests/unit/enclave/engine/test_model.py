@@ -14,7 +14,7 @@ HEAD_DIM = fake.WIDTH // fake.HEADS
 
 
 def oracle(tensors: dict, ids: list[int]) -> np.ndarray:
-    """Logits of every position, [n, vocabulary]: no cache, no batch, rope on neighbouring pairs as GGUF has them."""
+    """Logits of every position, [n, vocabulary]: no cache, no batch; rope on neighbouring pairs as in GGUF."""
     weights = {name: fake.quantise(*tensor)[1] for name, tensor in tensors.items()}
     n = len(ids)
 
