@@ -53,7 +53,6 @@ def assemble(
         holder=holder,
         manifest=manifest,
         api=Api(engine, f"fp_{manifest.digest.hex()[:12]}", clock=clock, random=random),
-        engine_mode=str(engine.card.engine["mode"]),
         answer_timeout_s=limits.answer_timeout_s,
         clock=clock,
         random=random,

@@ -9,30 +9,34 @@ import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from confide_protocol import labels
 from confide_protocol.bhttp import Content, Decoder, Event, RequestHead, ResponseHead, Trailers
-from confide_protocol.errors import ConfideError, EngineError, LocalStateError, Malformed, ProtocolError
-from confide_protocol.hpke import Suite
+from confide_protocol.errors import ConfideError, EngineError, Malformed, ProtocolError
+from confide_protocol.hpke import REQUIRED
 from confide_protocol.keyset import Manifest
 from confide_protocol.ohttp import RequestOpener, ResponseSealer, response_nonce_bytes
-from confide_protocol.receipt import ReceiptClaims, sign_receipt
+from confide_protocol.receipt import sign_receipt
 from confide_protocol.shape import ResponseShaper, Shape, shape_named
-from confide_protocol.transcript import ResponseTranscript, TranscriptDigests, request_commitment
+from confide_protocol.transcript import ResponseTranscript, request_commitment
 
-from confide_enclave.api import Answer, Api, ApiRequest, Record, refuse
+from confide_enclave.api import Answer, Api, ApiRequest, refuse
 from confide_enclave.api.answer import error_body, event
+from confide_enclave.claims import make_claims
 from confide_enclave.deadlines import Deadlines
 from confide_enclave.errors import Refusal
 from confide_enclave.keys import Clock, Generation, KeysetHolder, Random, fresh
 
 Reply = Callable[[bytes], Awaitable[None]]
 _HEX_32: Final = re.compile(r"[0-9a-f]{64}")
+_FIELDS: Final = (
+    labels.FIELD_DATE, labels.FIELD_NONCE, labels.FIELD_EVIDENCE, labels.FIELD_POLICY, labels.FIELD_SHAPE,
+    labels.FIELD_SALT, labels.FIELD_CACHE_KEY,
+)  # fmt: skip
 
 
 class SealedRequest:
@@ -42,8 +46,7 @@ class SealedRequest:
         self.generation = generation
         self.head: RequestHead | None = None
         self.body = bytearray()
-        self.enc_digest = b""
-        self.crossed = False
+        self.enc_digest, self.suite, self.crossed = b"", REQUIRED, False
         self._opener = RequestOpener(generation.suites)
         self._decoder = Decoder()
 
@@ -69,19 +72,12 @@ class SealedRequest:
     def response_sealer(self, random: Random) -> ResponseSealer:
         return self._opener.response_sealer(fresh(random, response_nonce_bytes(self.suite.aead)))
 
-    @property
-    def suite(self) -> Suite:
-        """The suite that the request was sealed with. Raises: LocalStateError before its header was read."""
-        if self._opener.suite is None:
-            raise LocalStateError
-        return self._opener.suite
-
     def _cross(self) -> None:
         """Pass the boundary once: the replay check stands between the first chunk and everything else."""
-        if self._opener.authenticated and not self.crossed:
-            self.enc_digest = self._opener.enc_digest or b""
-            self.generation.admit(self.enc_digest)
-            self.crossed = True
+        enc_digest, suite = self._opener.enc_digest, self._opener.suite
+        if self._opener.authenticated and not self.crossed and enc_digest is not None and suite is not None:
+            self.generation.admit(enc_digest)
+            self.enc_digest, self.suite, self.crossed = enc_digest, suite, True
 
     def _take(self, events: list[Event]) -> None:
         for each in events:
@@ -89,13 +85,16 @@ class SealedRequest:
                 self.head = each
             elif isinstance(each, Content):
                 self.body += each.data
-            elif isinstance(each, ResponseHead) or (isinstance(each, Trailers) and each.fields):
+            elif isinstance(each, (ResponseHead, Trailers)):
                 raise Malformed("a request has no status and no trailers")
 
 
 @dataclass(frozen=True)
 class InnerHeaders:
-    """The header fields that bind a request; a field that is absent, repeated or malformed is None."""
+    """The header fields that bind a request; one that is absent, repeated or malformed is None.
+
+    `cache_key` may be absent: it is empty then.
+    """
 
     date_unix_s: float | None
     nonce: bytes | None
@@ -104,7 +103,6 @@ class InnerHeaders:
     shape: str | None
     salt: bytes | None = field(repr=False)
     cache_key: bytes | None = field(repr=False)
-    cache_key_is_bad: bool
 
     @classmethod
     def read(cls, head: RequestHead | None) -> "InnerHeaders":
@@ -119,7 +117,6 @@ class InnerHeaders:
             # All zeros is what a failed random number generator gives.
             return bytes.fromhex(value) if value and _HEX_32.fullmatch(value) and value.strip("0") else None
 
-        cache_key = secret(labels.FIELD_CACHE_KEY)
         return cls(
             date_unix_s=_http_date(one(labels.FIELD_DATE)),
             nonce=secret(labels.FIELD_NONCE),
@@ -127,37 +124,22 @@ class InnerHeaders:
             policy_digest=secret(labels.FIELD_POLICY),
             shape=one(labels.FIELD_SHAPE),
             salt=secret(labels.FIELD_SALT),
-            cache_key=cache_key,
-            cache_key_is_bad=cache_key is None and any(name == labels.FIELD_CACHE_KEY for name, _ in fields),
+            cache_key=secret(labels.FIELD_CACHE_KEY) if labels.FIELD_CACHE_KEY in dict(fields) else b"",
         )
 
     def check(self, generation: Generation, shapes: tuple[str, ...], now_unix_s: float) -> None:
         """Raises: Refusal naming the first field that does not hold."""
-        present = {
-            labels.FIELD_DATE: self.date_unix_s is not None,
-            labels.FIELD_NONCE: self.nonce is not None,
-            labels.FIELD_EVIDENCE: self.statement_digest is not None,
-            labels.FIELD_POLICY: self.policy_digest is not None,
-            labels.FIELD_SHAPE: self.shape is not None,
-            labels.FIELD_SALT: self.salt is not None,
-            labels.FIELD_CACHE_KEY: not self.cache_key_is_bad,
-        }
-        for name, holds in present.items():
-            if not holds:
-                raise Refusal(
-                    400, f"The sealed header '{name}' is absent or malformed.", code="bad_header", param=name
-                )
+        for name, value in zip(_FIELDS, astuple(self), strict=True):
+            if value is None:
+                raise _refused("bad_header", name, f"The sealed header '{name}' is absent or malformed.")
         if abs(now_unix_s - (self.date_unix_s or 0)) > labels.DATE_TOLERANCE_S:
-            raise Refusal(400, "The request's date is off by more than a minute.", code="date_skew", param="date")
+            raise _refused("date_skew", labels.FIELD_DATE, "The request's date is off by more than a minute.")
         if not generation.issued(self.statement_digest or b""):
-            raise Refusal(
-                409,
-                "The evidence was not issued for this keyset.",
-                code="unknown_evidence",
-                param=labels.FIELD_EVIDENCE,
+            raise _refused(
+                "unknown_evidence", labels.FIELD_EVIDENCE, "The evidence was not issued for this keyset."
             )
         if self.shape not in shapes:
-            raise Refusal(400, "The shape is not offered here.", code="unknown_shape", param=labels.FIELD_SHAPE)
+            raise _refused("unknown_shape", labels.FIELD_SHAPE, "The shape is not offered here.")
 
 
 @dataclass(frozen=True)
@@ -167,7 +149,6 @@ class Session:
     holder: KeysetHolder
     manifest: Manifest
     api: Api
-    engine_mode: str
     answer_timeout_s: float
     clock: Clock
     random: Random
@@ -191,50 +172,51 @@ class Session:
                 raise
             fault = error
         headers = InnerHeaders.read(request.head)
+        shape = self._shape(headers.shape)
         deadline_s = asyncio.get_running_loop().time() + self.answer_timeout_s
-        answer = await self._decide(request, headers, fault, account, deadline_s)
+        if fault is not None or request.head is None:
+            answer = refuse(fault or Malformed())
+        else:
+            answer = await self._ask(request, request.head, headers, shape, account, deadline_s)
         try:
-            await self._seal(request, headers, answer, deadline_s, reply)
+            await self._seal(request, headers, shape, answer, deadline_s, reply)
         finally:
             if answer.rest is not None:
                 await answer.rest.aclose()
 
-    async def _decide(
+    async def _ask(
         self,
         request: SealedRequest,
+        head: RequestHead,
         headers: InnerHeaders,
-        fault: ProtocolError | None,
+        shape: Shape,
         account: str,
         deadline_s: float,
     ) -> Answer:
-        head = request.head
+        """Check the headers, then let the API answer: the one place where engine and cache are touched."""
         try:
-            if fault is not None or head is None:
-                return refuse(fault or Malformed())
             headers.check(request.generation, self.manifest.shapes, self.clock())
             _check_target(head)
-            call = ApiRequest(
-                method=head.method,
-                path=head.path,
-                body=bytes(request.body),
-                flush_tokens=self._shape(headers).flush_tokens,
-                cache_salt=self.holder.tenant_salt(headers.cache_key),
-                account=account,
-            )
+            salt = self.holder.tenant_salt(headers.cache_key or None)
+            call = ApiRequest(head.method, head.path, bytes(request.body), shape.flush_tokens, salt, account)
             async with self.deadlines.until(deadline_s):
                 return await self.api.answer(call)
         except Exception as error:  # noqa: BLE001 - whatever fails past the boundary is answered sealed
             return refuse(self._presentable(error))
 
     async def _seal(
-        self, request: SealedRequest, headers: InnerHeaders, answer: Answer, deadline_s: float, reply: Reply
+        self,
+        request: SealedRequest,
+        headers: InnerHeaders,
+        shape: Shape,
+        answer: Answer,
+        deadline_s: float,
+        reply: Reply,
     ) -> None:
         salt = headers.salt or fresh(self.random)
         transcript = ResponseTranscript(salt)
         transcript.head(answer.status, answer.content_type)
-        shaper = ResponseShaper(
-            self._shape(headers), ResponseHead(answer.status, (("content-type", answer.content_type),))
-        )
+        shaper = ResponseShaper(shape, ResponseHead(answer.status, (("content-type", answer.content_type),)))
         sealer = request.response_sealer(self.random)
         sealed = [sealer.prefix]
         batch: tuple[bytes, ...] | None = answer.first
@@ -247,15 +229,22 @@ class Session:
                 await reply(b"".join(sealed))
             sealed = []
             batch = await self._next(answer, deadline_s)
-        digests = transcript.finish([message.encode() for message in answer.record.messages])
-        claims = self._claims(request, headers, answer, salt, digests)
-        receipt = await asyncio.get_running_loop().run_in_executor(
-            self.signer,
-            sign_receipt,
-            claims,
-            request.generation.receipt_ed25519,
-            request.generation.receipt_ml_dsa_65,
+        method, path = (request.head.method, request.head.path) if request.head else ("", "")
+        claims = make_claims(
+            request.generation,
+            self.manifest,
+            answer,
+            transcript.finish([message.encode() for message in answer.record.messages]),
+            enc_digest=request.enc_digest,
+            statement_digest=headers.statement_digest,
+            client_asserted={"nonce": headers.nonce, "policy": headers.policy_digest},
+            request_commitment=request_commitment(salt, method, path, bytes(request.body)),
+            suite=request.suite,
+            shape=shape,
+            issued_unix_s=int(self.clock()),
         )
+        keys = request.generation.receipt_ed25519, request.generation.receipt_ml_dsa_65
+        receipt = await asyncio.get_running_loop().run_in_executor(self.signer, sign_receipt, claims, *keys)
         text = base64.urlsafe_b64encode(receipt).rstrip(b"=").decode()
         *before, last = shaper.finish(((labels.FIELD_RECEIPT, text),))
         await reply(b"".join([*map(sealer.seal, before), sealer.seal(last, final=True)]))
@@ -282,49 +271,15 @@ class Session:
         self.report(error)
         return EngineError()
 
-    def _shape(self, headers: InnerHeaders) -> Shape:
+    def _shape(self, wanted: str | None) -> Shape:
         """The shape that was asked for, or the most hiding one on offer where none or a wrong one was."""
         offered = self.manifest.shapes
         hiding = labels.SHAPE_BUCKETED if labels.SHAPE_BUCKETED in offered else offered[0]
-        return shape_named(headers.shape if headers.shape in offered and headers.shape else hiding)
+        return shape_named(wanted if wanted is not None and wanted in offered else hiding)
 
-    def _claims(
-        self,
-        request: SealedRequest,
-        headers: InnerHeaders,
-        answer: Answer,
-        salt: bytes,
-        digests: TranscriptDigests,
-    ) -> ReceiptClaims:
-        generation, record, shape = request.generation, answer.record, self._shape(headers)
-        head, statement = request.head, headers.statement_digest
-        asserted = {"nonce": headers.nonce, "policy": headers.policy_digest}
-        return ReceiptClaims(
-            keyset_digest=generation.digest,
-            statement_digest=statement if statement and generation.issued(statement) else None,
-            manifest_digest=generation.keyset.manifest_digest,
-            request_commitment=request_commitment(
-                salt, head.method if head else "", head.path if head else "", bytes(request.body)
-            ),
-            response_commitment=digests.commitment,
-            transcript_root=digests.root,
-            chunk_count=digests.chunk_count,
-            message_count=digests.message_count,
-            enc_digest=request.enc_digest,
-            model=self.manifest.model,
-            outcome=record.outcome,
-            status=answer.status,
-            sampling=_sampling(record),
-            seed=record.sampling.seed if record.sampling else None,
-            engine_mode=self.engine_mode,
-            suite=request.suite.name,
-            shape=shape.name,
-            prompt_tokens=shape.bucket_tokens(record.prompt_tokens),
-            completion_tokens=shape.bucket_tokens(record.completion_tokens),
-            issued_unix_s=int(self.clock()),
-            simulated=generation.keyset.simulated,
-            client_asserted={name: value for name, value in asserted.items() if value is not None},
-        )
+
+def _refused(code: str, field_name: str, message: str) -> Refusal:
+    return Refusal(400, message, code=code, param=field_name)
 
 
 def _check_target(head: RequestHead) -> None:
@@ -338,14 +293,3 @@ def _http_date(value: str | None) -> float | None:
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _sampling(record: Record) -> dict[str, str | int]:
-    if record.sampling is None:
-        return {}
-    return {
-        "temperature": f"{Decimal(repr(record.sampling.temperature)):f}",
-        "top_p": f"{Decimal(repr(record.sampling.top_p)):f}",
-        "max_tokens": record.sampling.max_tokens,
-        "stop_count": len(record.sampling.stop),
-    }

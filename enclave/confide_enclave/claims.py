@@ -1,0 +1,67 @@
+"""What a receipt says of one exchange (SPEC 6)."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from confide_protocol.hpke import Suite
+from confide_protocol.keyset import Manifest
+from confide_protocol.receipt import ReceiptClaims
+from confide_protocol.shape import Shape
+from confide_protocol.transcript import TranscriptDigests
+
+from confide_enclave.api import Answer
+from confide_enclave.engine import Sampling
+from confide_enclave.keys import Generation
+
+
+def make_claims(
+    generation: Generation,
+    manifest: Manifest,
+    answer: Answer,
+    digests: TranscriptDigests,
+    *,
+    enc_digest: bytes,
+    statement_digest: bytes | None,
+    client_asserted: Mapping[str, bytes | None],
+    request_commitment: bytes,
+    suite: Suite,
+    shape: Shape,
+    issued_unix_s: int,
+) -> ReceiptClaims:
+    """Put the claims together; a statement that was not issued for this keyset is left out, never repeated."""
+    record, sampling = answer.record, answer.record.sampling
+    known = statement_digest is not None and generation.issued(statement_digest)
+    return ReceiptClaims(
+        keyset_digest=generation.digest,
+        statement_digest=statement_digest if known else None,
+        manifest_digest=manifest.digest,
+        request_commitment=request_commitment,
+        response_commitment=digests.commitment,
+        transcript_root=digests.root,
+        chunk_count=digests.chunk_count,
+        message_count=digests.message_count,
+        enc_digest=enc_digest,
+        model=manifest.model,
+        outcome=record.outcome,
+        status=answer.status,
+        sampling=_sampling_claims(sampling) if sampling else {},
+        seed=sampling.seed if sampling else None,
+        engine_mode=str(manifest.engine["mode"]),
+        suite=suite.name,
+        shape=shape.name,
+        prompt_tokens=shape.bucket_tokens(record.prompt_tokens),
+        completion_tokens=shape.bucket_tokens(record.completion_tokens),
+        issued_unix_s=issued_unix_s,
+        simulated=generation.keyset.simulated,
+        client_asserted={name: value for name, value in client_asserted.items() if value is not None},
+    )
+
+
+def _sampling_claims(sampling: Sampling) -> dict[str, str | int]:
+    """Stop sequences are content: only their number is said."""
+    return {
+        "temperature": f"{Decimal(repr(sampling.temperature)):f}",
+        "top_p": f"{Decimal(repr(sampling.top_p)):f}",
+        "max_tokens": sampling.max_tokens,
+        "stop_count": len(sampling.stop),
+    }
