@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from confide_gateway.asgi import Receive, Scope, Send
 from confide_gateway.cors import Cors
 from confide_gateway.directory import Directory, Judge, Node
 from confide_gateway.forward import Target, UpstreamPool
@@ -20,7 +21,7 @@ from confide_gateway.keys import KeyFile
 from confide_gateway.limits import Accounts
 from confide_gateway.logs import Log
 from confide_gateway.metrics import Metrics
-from confide_gateway.relay import Receive, Relay, Scope, Send
+from confide_gateway.relay import Relay
 from confide_gateway.settings import GatewaySettings
 
 

@@ -13,6 +13,7 @@ from confide_protocol import labels
 from confide_protocol.statement import NONCE_BYTES
 
 from confide_gateway.forward import (
+    UpstreamBusy,
     UpstreamError,
     UpstreamPool,
     UpstreamRequest,
@@ -41,6 +42,7 @@ class Node:
         self.previous: tuple[str, float] | None = None
         self.due = 0.0
         self.asked_at = float("-inf")
+        self.state: tuple[str, ...] = ()
         self.wake = asyncio.Event()
         self.lock = asyncio.Lock()
         self._until_unix_s = 0.0
@@ -122,10 +124,10 @@ class Directory:
 
     def suspect(self, node: Node) -> None:
         """Take a node that could not be reached out of the rotation, until it is appraised again."""
-        if node.routable:
-            self._log.warning("node_unreachable", node=node.name)
         node.expel()
         node.wake.set()
+        if self._turned(node, "unreachable"):
+            self._log.warning("node_unreachable", node=node.name)
 
     async def appraise(self, node: Node, *, not_within_s: float = 0.0) -> None:
         """Judge a node by fresh evidence, unless that was done `not_within_s` ago.
@@ -157,18 +159,26 @@ class Directory:
                     self._refuse(node, [check.id for check in result.failed])
 
     def _accept(self, node: Node, attested: AttestedKeyset, *, simulated: bool) -> None:
-        was = node.digest_hex
         node.accept(attested, self._settings.max_age_s)
         rest_s = max(0.0, attested.valid_until_unix_s - time.time())
         node.due = time.monotonic() + min(self._settings.interval_s, rest_s / 2)
         self._metrics.appraisal(node.name, "accepted")
-        if was != node.digest_hex:
-            self._log.info("node_accepted", node=node.name, keyset=node.digest_hex, simulated=simulated)
+        keyset = attested.keyset.digest.hex()
+        if self._turned(node, "accepted", keyset):
+            self._log.info("node_accepted", node=node.name, keyset=keyset, simulated=simulated)
 
     def _refuse(self, node: Node, checks: list[str]) -> None:
         node.expel()
         self._metrics.appraisal(node.name, "refused")
-        self._log.error("node_refused", node=node.name, checks=checks)
+        if self._turned(node, "refused", *checks):
+            self._log.error("node_refused", node=node.name, checks=checks)
+
+    @staticmethod
+    def _turned(node: Node, *state: str) -> bool:
+        """Tell whether this is news of the node; what stays as it is is logged once."""
+        news = node.state != state
+        node.state = state
+        return news
 
     async def _keep(self, node: Node) -> None:
         while True:
@@ -190,6 +200,8 @@ class Directory:
     async def _probe(self, node: Node) -> None:
         try:
             await self._fetch(node, labels.PATH_HEALTH, None, self._settings.health_interval_s)
+        except UpstreamBusy:
+            return  # full of our own exchanges, which shows that it lives
         except UpstreamError:
             self.suspect(node)
 

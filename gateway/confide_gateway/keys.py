@@ -34,7 +34,7 @@ class KeyFile(settings.Settings):
 
 
 def key_digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("latin-1", "replace")).digest()
+    return hashlib.sha256(key.encode()).digest()
 
 
 def load_keys(path: Path, field: str = "api_keys_file") -> KeyFile:

@@ -1,13 +1,14 @@
 """Who may call, and how much at once."""
 
 import asyncio
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide_protocol import labels
 from confide_protocol.errors import ConfigError
 
-from confide_gateway.keys import KeyFile, key_digest, load_keys
+from confide_gateway.keys import KeyFile, load_keys
 from confide_gateway.logs import Log
 
 RELOAD_S = 1.0
@@ -63,7 +64,7 @@ class Accounts:
         """Find the account of an `authorization` field's value; None for anything but a known bearer key."""
         if authorization is None or authorization[:7].lower() != b"bearer ":
             return None
-        return self._by_digest.get(key_digest(authorization[7:].decode("latin-1")))
+        return self._by_digest.get(hashlib.sha256(authorization[7:]).digest())
 
     async def follow(self, path: Path, log: Log) -> None:
         """Take up changes of the file as they are made; a broken file changes nothing and is logged."""

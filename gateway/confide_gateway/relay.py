@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl
 
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError, TooLarge
 
+from confide_gateway.asgi import Message, Receive, Scope, Send
 from confide_gateway.cors import Cors, Fields
 from confide_gateway.directory import Directory, Node
 from confide_gateway.forward import UpstreamRequest, UpstreamResponse, UpstreamUnreachable
@@ -16,32 +16,13 @@ from confide_gateway.limits import Account, Accounts
 from confide_gateway.logs import Log
 from confide_gateway.metrics import NOBODY, Metrics
 from confide_gateway.settings import Limits
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from confide_gateway.watch import BodyTimeout, ClientGone, Watch, WatchRoom
 
 # What an enclave's own clear answers may tell a client; every other status becomes 502.
 PASSED_STATUSES = frozenset({400, 413, 415, 429, 503})
-WATCH_AFTER_S = 0.05
 NO_STORE = (b"cache-control", b"no-store")
 INCREMENTAL = (b"incremental", b"?1")
 _HEX_32 = re.compile(r"[0-9a-f]{64}")
-
-
-class ClientGone(ConfideError):
-    """Nobody is there to be answered; the status is for counts and logs."""
-
-    code = "client_gone"
-    http_status = 499
-    reason = "the client left"
-
-
-class BodyTimeout(ConfideError):
-    code = "body_timeout"
-    http_status = 408
-    reason = "the client's body came too slowly"
 
 
 class Client:
@@ -91,52 +72,6 @@ class Client:
             await self.send({"type": "http.response.body", "body": body})
 
 
-class Watch:
-    """Cancels the exchange of a client that left or does not begin its body.
-
-    It does nothing for 50 ms, so that quick exchanges cost no second task.
-    """
-
-    def __init__(self, receive: Receive, body_idle_s: float) -> None:
-        self.fault: ConfideError | None = None
-        self._receive = receive
-        self._body_idle_s = body_idle_s
-        self._exchange = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._body_begun = self._body_complete = self._looked = False
-        self._watcher: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(WATCH_AFTER_S, self._look)
-
-    def body(self, *, complete: bool) -> None:
-        """Take note that the body began, or ended: only then may the watcher ask for the client's next message."""
-        self._body_begun, self._body_complete = True, complete
-        if self._looked:
-            self._timer.cancel()
-            self._look()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-    def _look(self) -> None:
-        self._looked = True
-        if self._body_complete:
-            self._watcher = self._loop.create_task(self._wait())
-        elif not self._body_begun:
-            self._timer = self._loop.call_later(self._body_idle_s, self._end, BodyTimeout())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._end(ClientGone())
-
-    def _end(self, fault: ConfideError) -> None:
-        assert self._exchange is not None  # noqa: S101 - made inside a task
-        self.fault = fault
-        self._exchange.cancel()
-
-
 class Relay:
     """The ASGI application of the three paths that reach an enclave."""
 
@@ -160,6 +95,7 @@ class Relay:
         self._metrics = metrics
         self._log = log
         self._log_requests = log_requests
+        self._watches = WatchRoom()
         self._time = asyncio.get_running_loop().time
 
     @staticmethod
@@ -225,7 +161,7 @@ class Relay:
         if client.method != ("POST" if path.startswith(labels.PATH_OHTTP) else "GET"):
             return await client.refuse(405)
         if path == labels.PATH_EVIDENCE:
-            asked = _evidence_query(scope["query_string"])
+            asked = evidence_query(scope["query_string"])
             if asked is None:
                 return await client.refuse(400)
             nonce, digest_hex = asked
@@ -252,6 +188,7 @@ class Relay:
         if client.content_length > limits.request_body_bytes:
             raise TooLarge
         watch = Watch(client.receive, limits.request_body_idle_s)
+        self._watches.add(watch)
         response: UpstreamResponse | None = None
         try:
             message = await client.receive()
@@ -265,7 +202,7 @@ class Relay:
                 raise
             raise watch.fault from None
         finally:
-            watch.stop()
+            self._watches.remove(watch)
             if response is not None:
                 await response.close()
 
@@ -320,7 +257,7 @@ class Relay:
         return None
 
 
-def _evidence_query(query: bytes) -> tuple[str, str | None] | None:
+def evidence_query(query: bytes) -> tuple[str, str | None] | None:
     """Read `nonce` and, if given, `keyset`: 32 bytes each in lower-case hex. None for anything else."""
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=2)

@@ -1,5 +1,6 @@
 """From a settings file to a listening gateway."""
 
+import gc
 import json
 import os
 import socket
@@ -34,6 +35,7 @@ def serve(path: Path) -> None:
     async def run(listener: socket.socket) -> None:
         gateway = Gateway(settings, targets, api_keys, judge, log)
         gateway.start(api_keys_file)
+        gc.freeze()  # what is there now stays: collections on the hot path need not look at it
         try:
             await Server(gateway, settings.limits, lambda: _announce(listener)).serve(sockets=[listener])
         finally:

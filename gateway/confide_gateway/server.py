@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, cast
 
 import uvicorn
+from confide_protocol import labels
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confide_gateway.app import Gateway
@@ -17,6 +18,11 @@ from confide_gateway.settings import Limits
 
 # What uvicorn may still take to close connections once the grace is over.
 CLOSE_S = 1
+_NOT_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+    labels.MEDIA_PROBLEM.encode(),
+    len(labels.PROBLEMS[400]),
+    labels.PROBLEMS[400],
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -52,6 +58,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._expect_within(self._limits.request_head_s)
         elif not self._in_body and self._late is None and self.cycle.response_complete:
             self._expect_within(self._limits.request_head_s)  # empty lines stop uvicorn's own keep-alive timer
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with constant bytes, but never into another answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_NOT_HTTP)
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -120,6 +134,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=limits.keepalive_s,

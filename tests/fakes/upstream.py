@@ -1,6 +1,7 @@
 """A node's HTTP side on a real loopback socket, with every way to misbehave; bodies are opaque to it."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -79,9 +80,12 @@ Behaviour = Callable[[Call], Awaitable[None]]
 class FakeUpstream:
     """`behaviour` answers whatever has no `routes` entry for its path; returning leaves the connection open."""
 
-    def __init__(self, behaviour: Behaviour, routes: dict[str, Behaviour] | None = None) -> None:
+    def __init__(
+        self, behaviour: Behaviour, routes: dict[str, Behaviour] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.behaviour = behaviour
         self.routes = routes or {}
+        self.tls = tls
         self.seen: list[Seen] = []
         self.connections = 0
         self.open = 0
@@ -106,7 +110,9 @@ class FakeUpstream:
 
     async def start(self) -> None:
         """Listen; again on the same port after `stop`."""
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(
+            self._connection, "127.0.0.1", self.port, limit=1 << 20, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

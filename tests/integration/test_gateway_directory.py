@@ -129,6 +129,27 @@ async def test_no_answer_keeps_a_node_until_its_appraisal_is_too_old(tmp_path: P
         assert (await post(gateway.port, node.path, b"x")).status == 503
 
 
+async def test_a_node_full_of_our_own_exchanges_stays(tmp_path: Path) -> None:
+    """Neither probe nor appraisal finds a free place; that is no reason to leave the rotation."""
+    node = AttestedNode()
+    async with over(tmp_path, node, tables=FAST + "[limits]\nnode_exchanges = 1\n") as (gateway, (upstream,)):
+        await gateway.ready()
+        upstream.behaviour = fake.paced([b"x"], 0.8)
+        stream = asyncio.create_task(post(gateway.port, node.path, b"x"))
+        await asyncio.sleep(0.6)
+        assert (await ask(gateway.port, "GET", "/readyz", key=None)).status == 200
+        assert (await post(gateway.port, node.path, b"x")).status == 503
+        assert (await stream).whole
+        assert {event["event"] for event in gateway.events} <= {"node_accepted", "node_no_evidence"}
+
+
+async def test_what_stays_as_it_is_is_logged_once(tmp_path: Path) -> None:
+    """A node that goes on failing does not fill the log."""
+    async with over(tmp_path, AttestedNode(raw=b"")) as (gateway, (upstream,)):
+        await until(lambda: len(upstream.seen) > 3)
+        assert len(refusals(gateway)) == 1
+
+
 async def test_a_keyset_s_end_is_the_end_of_its_node(tmp_path: Path) -> None:
     """A node is not routed to past its keyset's not-after, whatever else holds."""
     node = AttestedNode(keyset=make_keyset(lifetime_s=2))

@@ -119,6 +119,37 @@ async def test_a_large_head_is_cut_off(tmp_path: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "data", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nx y\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n"]
+)
+async def test_what_is_not_http_gets_the_constant_400(tmp_path: Path, data: bytes) -> None:
+    """The parser's own words stay inside, and the connection is closed."""
+    async with running(tmp_path, ["http://127.0.0.1:1"]) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(data)
+        reply = await read_reply(reader)
+        assert (reply.status, reply.body) == (400, labels.PROBLEMS[400])
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_nonsense_after_a_request_cuts_its_answer(tmp_path: Path) -> None:
+    """No second answer is written into the one under way, and the node's work ends."""
+    node = AttestedNode()
+    behaviour = fake.stall_after([b"one"])
+    async with attested_upstream(node, behaviour) as upstream, running(tmp_path, [upstream.url]) as gateway:
+        await gateway.ready()
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request("POST", node.path, b"x", headers=SEALED).replace(b"connection: close\r\n", b""))
+        await reader.readuntil(b"one\r\n")
+        writer.write(b"nonsense\r\n\r\n")
+        with pytest.raises(ConnectionError):  # noqa: PT012
+            assert await asyncio.wait_for(reader.read(), 1) == b""
+            raise ConnectionError
+        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        writer.close()
+
+
 async def test_concurrency_is_limited_by_key(tmp_path: Path) -> None:
     """Four at once, as the file says: the fifth is 429, and a place comes free with every end."""
     node = AttestedNode()
