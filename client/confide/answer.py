@@ -1,4 +1,4 @@
-"""What an answer says, read off OpenAI's objects: the messages that a receipt commits to (SPEC 6)."""
+"""What an answer says, read off OpenAI's objects: the messages that a receipt commits to (SPEC 9.4)."""
 
 import json
 from typing import Any

@@ -193,10 +193,15 @@ class Playground:
         )
         return self.write(name, text)
 
-    def start(self, *, port: int = 0, enclave_settings: str = "", gateway_settings: str = "") -> None:
-        """Start everything; the policy pins the manifest of the enclave's own files, and this very device."""
+    def start(
+        self, *, port: int = 0, enclave_port: int = 0, enclave_settings: str = "", gateway_settings: str = ""
+    ) -> str:
+        """Start everything and return the enclave's URL.
+
+        The policy pins this very device and the manifest of the enclave's own files.
+        """
         self.write("gateway.secret", secrets.token_hex(32))
-        self.write("enclave.toml", ENCLAVE.format(port=0) + enclave_settings)
+        self.write("enclave.toml", ENCLAVE.format(port=enclave_port) + enclave_settings)
         device = self.start_device()
         config = str(self.folder / "enclave.toml")
         measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
@@ -207,7 +212,9 @@ class Playground:
         self.api_key = keys.ready()["key"]
         self.stop("manifest")
         self.stop("keys")
-        self.start_gateway([enclave.ready()["url"]], port, gateway_settings)
+        enclave_url: str = enclave.ready()["url"]
+        self.start_gateway([enclave_url], port, gateway_settings)
+        return enclave_url
 
 
 @contextmanager

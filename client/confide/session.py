@@ -1,4 +1,4 @@
-"""One client's trust and one sealed exchange. Sans-IO: bytes, time and randomness are arguments (SPEC 7).
+"""One client's trust and one sealed exchange. Sans-IO: bytes, time and randomness are arguments (SPEC 6).
 
     session = ClientSession(policy, floor=0, allow_simulated=False, random=os.urandom)
     session.verify(bundle, nonce, now)                 # or AppraisalRejected

@@ -68,7 +68,8 @@ class Peer:
         }
         scene.statement["not_after_unix_s"] = NOW + 3000
         self.scene = scene
-        self.policy = scene.build()[2]
+        evidence, endorsements, self.policy = scene.build()
+        self.policy_text = scene.policy_text(endorsements.snp, evidence.manifest)
         self.bundle = self.evidence(NONCE)
 
     def evidence(self, nonce: bytes) -> bytes:

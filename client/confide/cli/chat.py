@@ -24,8 +24,8 @@ from confide.relay import Relay
 @options.allow_simulated
 @options.api_key_file
 @click.option("--system", help="Instructions that stand before the conversation.")
-@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer.")
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy.")
 @click.option(
     "--save",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -48,7 +48,7 @@ def chat(
     error.
     """
     key = options.read_api_key(api_key_file, os.environ.get("CONFIDE_API_KEY"))
-    relay = options.open_relay(url, policy_file, key, allow_simulated=allow_simulated)
+    relay = Relay(url, policy_file, api_key=key, allow_simulated=allow_simulated)
     verify_loudly(relay)
     said: list[Message] = [{"role": "system", "content": system}] if system else []
     for question in [prompt] if prompt else _questions():

@@ -8,8 +8,6 @@ from confide_attestation.result import AttestationResult
 from confide_protocol.errors import ConfigError
 
 from confide.cli.render import utc
-from confide.policy_memory import PolicyMemory
-from confide.relay import Relay
 
 MAX_KEY_BYTES = 4096
 TIME_CHECKS = frozenset(
@@ -57,19 +55,6 @@ def read_api_key(path: Path | None, environment: str | None) -> str | None:
     if not key or len(key) > MAX_KEY_BYTES or not key.isprintable() or " " in key:
         raise ConfigError(str(path), "--api-key-file", "needs one line of visible ASCII: the key")
     return key
-
-
-def open_relay(
-    url: str, policy_file: Path, key: str | None, *, allow_simulated: bool, remember: bool = True
-) -> Relay:
-    """Raises: ConfigError, PolicyError."""
-    return Relay(
-        url,
-        policy_file,
-        api_key=key,
-        allow_simulated=allow_simulated,
-        memory=None if remember else PolicyMemory(None),
-    )
 
 
 def clock_hint(result: AttestationResult) -> str:
