@@ -1,4 +1,4 @@
-"""Evidence as it travels: untrusted bytes in named places, nothing judged (SPEC 5)."""
+"""Evidence as it travels: untrusted bytes in named places, nothing judged (SPEC 4.4)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What a receipt says of one exchange (SPEC 6)."""
+"""What a receipt says of one exchange (SPEC 9)."""
 
 from collections.abc import Mapping
 from decimal import Decimal

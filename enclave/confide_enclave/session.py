@@ -1,4 +1,4 @@
-"""One sealed exchange: open, check, answer, shape, seal, sign (SPEC 7).
+"""One sealed exchange: open, check, answer, shape, seal, sign (SPEC 6).
 
 The boundary is the first request chunk that authenticates. Before it every fault raises, and the caller answers in
 clear with a constant; after it every outcome, refusals included, is sealed and carries a receipt.

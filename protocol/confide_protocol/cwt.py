@@ -3,16 +3,14 @@
 issued_unix_s: Annotated[int, Claim(6, is_int(0, 1 << 40))]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, get_type_hints
 
-from confide_protocol import labels
 from confide_protocol.errors import Malformed
+from confide_protocol.fields import Test
 
 EAT_PROFILE: Final = 265
-
-Test = Callable[[Any], bool]
 
 
 class Claim(NamedTuple):
@@ -38,30 +36,3 @@ def read_claims(tree: Mapping[int, Any], model: type, profile: str) -> dict[str,
         if not is_valid(tree.get(label)):
             raise Malformed(f"{name} is not of its type or range")
     return {name: tree.get(label) for name, (label, _) in claims_of(model).items()}
-
-
-def is_bytes(least: int, most: int) -> Test:
-    return lambda value: isinstance(value, bytes) and least <= len(value) <= most
-
-
-def is_int(low: int, high: int) -> Test:
-    return lambda value: type(value) is int and low <= value < high
-
-
-def is_text(least: int, most: int) -> Test:
-    return lambda value: isinstance(value, str) and least <= len(value) <= most
-
-
-def is_bool(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def is_one_of(*names: str) -> Test:
-    return lambda value: isinstance(value, str) and value in names
-
-
-def is_absent_or(is_valid: Test) -> Test:
-    return lambda value: value is None or is_valid(value)
-
-
-is_digest: Final = is_bytes(labels.DIGEST_BYTES, labels.DIGEST_BYTES)

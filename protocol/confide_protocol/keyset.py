@@ -7,10 +7,12 @@ from typing import Any
 
 from confide_protocol import cbor, labels
 from confide_protocol.errors import Malformed
+from confide_protocol.fields import Test, check_fields, is_bool, is_bytes, is_digest, is_text, is_time
 
 ED25519_PUBLIC_BYTES = 32
 ML_DSA_65_PUBLIC_BYTES = 1952
 MAX_OHTTP_KEYS_BYTES = 16 * 1024
+MAX_NAME_CHARS = 256
 
 
 @dataclass(frozen=True)
@@ -46,46 +48,40 @@ class Keyset:
         return hashlib.sha256(self.encoded).digest()
 
 
+_KEYSET_FIELDS: dict[str, Test] = {
+    "ohttp_keys": is_bytes(1, MAX_OHTTP_KEYS_BYTES),
+    "receipt_keys": lambda value: isinstance(value, dict) and set(value) == set(_RECEIPT_KEYS),
+    "usage_key": is_bytes(ED25519_PUBLIC_BYTES, ED25519_PUBLIC_BYTES),
+    "manifest_digest": is_digest,
+    "not_before": is_time,
+    "not_after": is_time,
+    "simulated": is_bool,
+}
+_RECEIPT_KEYS: dict[str, Test] = {
+    "ed25519": is_bytes(ED25519_PUBLIC_BYTES, ED25519_PUBLIC_BYTES),
+    "ml_dsa_65": is_bytes(ML_DSA_65_PUBLIC_BYTES, ML_DSA_65_PUBLIC_BYTES),
+}
+
+
 def parse_keyset(data: bytes) -> Keyset:
     """Parse a keyset statement; makes no trust claim.
 
     Raises: Malformed. Does not check: the times against a clock, the bytes of `ohttp_keys`.
     """
-    tree = _closed_map(
-        cbor.decode(data),
-        {
-            "purpose",
-            "ohttp_keys",
-            "receipt_keys",
-            "usage_key",
-            "manifest_digest",
-            "not_before",
-            "not_after",
-            "simulated",
-        },
-        labels.PURPOSE_KEYSET,
-    )
-    receipt_keys = tree["receipt_keys"]
-    if not isinstance(receipt_keys, dict) or set(receipt_keys) != {"ed25519", "ml_dsa_65"}:
-        raise Malformed("a keyset needs exactly the receipt keys ed25519 and ml_dsa_65")
-    ohttp_keys = tree["ohttp_keys"]
-    if not isinstance(ohttp_keys, bytes) or not 0 < len(ohttp_keys) <= MAX_OHTTP_KEYS_BYTES:
-        raise Malformed("a keyset's ohttp_keys are absent or too large")
-    if not isinstance(tree["simulated"], bool):
-        raise Malformed("a keyset's simulated is not a boolean")
-    keyset = Keyset(
-        ohttp_keys=ohttp_keys,
-        receipt_ed25519=_exact(receipt_keys["ed25519"], ED25519_PUBLIC_BYTES),
-        receipt_ml_dsa_65=_exact(receipt_keys["ml_dsa_65"], ML_DSA_65_PUBLIC_BYTES),
-        usage_ed25519=_exact(tree["usage_key"], ED25519_PUBLIC_BYTES),
-        manifest_digest=_exact(tree["manifest_digest"], labels.DIGEST_BYTES),
-        not_before_unix_s=_time(tree["not_before"]),
-        not_after_unix_s=_time(tree["not_after"]),
+    tree = _statement(data, labels.PURPOSE_KEYSET, _KEYSET_FIELDS)
+    check_fields(tree["receipt_keys"], _RECEIPT_KEYS)
+    if not 0 < tree["not_after"] - tree["not_before"] <= labels.KEYSET_LIFETIME_MAX_S:
+        raise Malformed("a keyset lives more than 24 h, or not at all")
+    return Keyset(
+        ohttp_keys=tree["ohttp_keys"],
+        receipt_ed25519=tree["receipt_keys"]["ed25519"],
+        receipt_ml_dsa_65=tree["receipt_keys"]["ml_dsa_65"],
+        usage_ed25519=tree["usage_key"],
+        manifest_digest=tree["manifest_digest"],
+        not_before_unix_s=tree["not_before"],
+        not_after_unix_s=tree["not_after"],
         simulated=tree["simulated"],
     )
-    if not 0 < keyset.not_after_unix_s - keyset.not_before_unix_s <= labels.KEYSET_LIFETIME_MAX_S:
-        raise Malformed("a keyset lives more than 24 h, or not at all")
-    return keyset
 
 
 @dataclass(frozen=True)
@@ -102,65 +98,41 @@ class Manifest:
 
     @property
     def encoded(self) -> bytes:
-        return cbor.encode(
-            {
-                "purpose": labels.PURPOSE_MANIFEST,
-                "release": self.release,
-                "model": self.model,
-                "weights_digest": self.weights_digest,
-                "tokenizer_digest": self.tokenizer_digest,
-                "engine": dict(self.engine),
-                "shapes": list(self.shapes),
-                "platform": self.platform,
-            }
-        )
+        fields = {name: getattr(self, name) for name in _MANIFEST_FIELDS}
+        return cbor.encode({"purpose": labels.PURPOSE_MANIFEST, **fields, "engine": dict(self.engine)})
 
     @property
     def digest(self) -> bytes:
         return hashlib.sha256(self.encoded).digest()
 
 
+def _is_engine(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(setting, (str, int, bool)) for name, setting in value.items()
+    )
+
+
+_MANIFEST_FIELDS: dict[str, Test] = {
+    "release": is_text(1, MAX_NAME_CHARS),
+    "model": is_text(1, MAX_NAME_CHARS),
+    "weights_digest": is_digest,
+    "tokenizer_digest": is_digest,
+    "engine": _is_engine,
+    "shapes": lambda value: isinstance(value, list) and bool(value) and all(isinstance(s, str) for s in value),
+    "platform": is_text(1, MAX_NAME_CHARS),
+}
+
+
 def parse_manifest(data: bytes) -> Manifest:
     """Parse a manifest; makes no trust claim. Raises: Malformed."""
-    tree = _closed_map(
-        cbor.decode(data),
-        {"purpose", "release", "model", "weights_digest", "tokenizer_digest", "engine", "shapes", "platform"},
-        labels.PURPOSE_MANIFEST,
-    )
-    engine, shapes = tree["engine"], tree["shapes"]
-    if not isinstance(engine, dict) or not all(
-        isinstance(k, str) and isinstance(v, (str, int, bool)) for k, v in engine.items()
-    ):
-        raise Malformed("a manifest's engine settings are not a map of plain values")
-    if not isinstance(shapes, list) or not shapes or not all(isinstance(s, str) for s in shapes):
-        raise Malformed("a manifest's shapes are not a list of names")
-    texts = [tree[name] for name in ("release", "model", "platform")]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise Malformed("a manifest's release, model or platform is not text")
-    return Manifest(
-        release=tree["release"],
-        model=tree["model"],
-        weights_digest=_exact(tree["weights_digest"], labels.DIGEST_BYTES),
-        tokenizer_digest=_exact(tree["tokenizer_digest"], labels.DIGEST_BYTES),
-        engine=engine,
-        shapes=tuple(shapes),
-        platform=tree["platform"],
-    )
+    tree = _statement(data, labels.PURPOSE_MANIFEST, _MANIFEST_FIELDS)
+    return Manifest(**tree | {"shapes": tuple(tree["shapes"])})
 
 
-def _closed_map(tree: Any, keys: set[str], purpose: str) -> dict[str, Any]:  # noqa: ANN401
-    if not isinstance(tree, dict) or set(tree) != keys or tree["purpose"] != purpose:
+def _statement(data: bytes, purpose: str, fields: Mapping[str, Test]) -> dict[str, Any]:
+    """Decode a closed map of one purpose and return its other fields."""
+    tree = cbor.decode(data)
+    if not isinstance(tree, dict) or tree.pop("purpose", None) != purpose or set(tree) != set(fields):
         raise Malformed(f"not a {purpose} statement")
+    check_fields(tree, fields)
     return tree
-
-
-def _exact(value: Any, length: int) -> bytes:  # noqa: ANN401
-    if not isinstance(value, bytes) or len(value) != length:
-        raise Malformed(f"expected {length} bytes")
-    return value
-
-
-def _time(value: Any) -> int:  # noqa: ANN401
-    if type(value) is not int or not 0 <= value < 1 << 40:
-        raise Malformed("expected a time in Unix seconds")
-    return value

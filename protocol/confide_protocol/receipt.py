@@ -1,4 +1,4 @@
-"""Receipts: COSE_Sign (RFC 9052 section 4.1) over CWT/EAT claims, signed with Ed25519 and ML-DSA-65 (SPEC 6)."""
+"""Receipts: COSE_Sign (RFC 9052 section 4.1) over CWT/EAT claims, signed with Ed25519 and ML-DSA-65 (SPEC 9)."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from confide_protocol import cbor, cwt, labels
+from confide_protocol import cbor, cwt, fields, labels
 from confide_protocol.errors import LocalStateError, Malformed, ReceiptInvalid
 from confide_protocol.keyset import Keyset
 from confide_protocol.transcript import TranscriptDigests
@@ -26,8 +26,8 @@ HEADER_KID: Final = 4
 CONTENT_TYPE_CWT: Final = 61
 _BODY_PROTECTED = cbor.encode({HEADER_CONTENT_TYPE: CONTENT_TYPE_CWT})
 
-_is_name = cwt.is_text(1, 256)
-_is_setting = cwt.is_int(-(1 << 63), 1 << 64)
+_is_name = fields.is_text(1, 256)
+_is_setting = fields.is_int(-(1 << 63), 1 << 64)
 
 
 def _is_sampling(value: object) -> bool:
@@ -39,7 +39,9 @@ def _is_sampling(value: object) -> bool:
 
 
 def _is_asserted(value: object) -> bool:
-    return isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(cwt.is_digest, value.values()))
+    return (
+        isinstance(value, dict) and set(value) <= {"nonce", "policy"} and all(map(fields.is_digest, value.values()))
+    )
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,27 @@ class ReceiptClaims:
     Label 6 is CWT's iat; those below -65536 are private to our eat_profile.
     """
 
-    keyset_digest: Annotated[bytes, cwt.Claim(-66001, cwt.is_digest)]
-    statement_digest: Annotated[bytes | None, cwt.Claim(-66002, cwt.is_absent_or(cwt.is_digest))]
-    manifest_digest: Annotated[bytes, cwt.Claim(-66003, cwt.is_digest)]
-    request_commitment: Annotated[bytes, cwt.Claim(-66004, cwt.is_digest)]
-    response_commitment: Annotated[bytes, cwt.Claim(-66005, cwt.is_digest)]
-    transcript_root: Annotated[bytes, cwt.Claim(-66006, cwt.is_digest)]
-    chunk_count: Annotated[int, cwt.Claim(-66007, cwt.is_int(0, 1 << 32))]
-    message_count: Annotated[int, cwt.Claim(-66008, cwt.is_int(0, 1 << 32))]
-    enc_digest: Annotated[bytes, cwt.Claim(-66009, cwt.is_digest)]
+    keyset_digest: Annotated[bytes, cwt.Claim(-66001, fields.is_digest)]
+    statement_digest: Annotated[bytes | None, cwt.Claim(-66002, fields.is_absent_or(fields.is_digest))]
+    manifest_digest: Annotated[bytes, cwt.Claim(-66003, fields.is_digest)]
+    request_commitment: Annotated[bytes, cwt.Claim(-66004, fields.is_digest)]
+    response_commitment: Annotated[bytes, cwt.Claim(-66005, fields.is_digest)]
+    transcript_root: Annotated[bytes, cwt.Claim(-66006, fields.is_digest)]
+    chunk_count: Annotated[int, cwt.Claim(-66007, fields.is_int(0, 1 << 32))]
+    message_count: Annotated[int, cwt.Claim(-66008, fields.is_int(0, 1 << 32))]
+    enc_digest: Annotated[bytes, cwt.Claim(-66009, fields.is_digest)]
     model: Annotated[str, cwt.Claim(-66010, _is_name)]
-    outcome: Annotated[str, cwt.Claim(-66011, cwt.is_one_of("complete", "refused", "aborted"))]
-    status: Annotated[int, cwt.Claim(-66012, cwt.is_int(200, 600))]
+    outcome: Annotated[str, cwt.Claim(-66011, fields.is_one_of("complete", "refused", "aborted"))]
+    status: Annotated[int, cwt.Claim(-66012, fields.is_int(200, 600))]
     sampling: Annotated[Mapping[str, str | int], cwt.Claim(-66013, _is_sampling)]
-    seed: Annotated[int | None, cwt.Claim(-66014, cwt.is_absent_or(_is_setting))]
+    seed: Annotated[int | None, cwt.Claim(-66014, fields.is_absent_or(_is_setting))]
     engine_mode: Annotated[str, cwt.Claim(-66015, _is_name)]
     suite: Annotated[str, cwt.Claim(-66017, _is_name)]
     shape: Annotated[str, cwt.Claim(-66018, _is_name)]
-    prompt_tokens: Annotated[int, cwt.Claim(-66019, cwt.is_int(0, 1 << 40))]
-    completion_tokens: Annotated[int, cwt.Claim(-66020, cwt.is_int(0, 1 << 40))]
-    issued_unix_s: Annotated[int, cwt.Claim(6, cwt.is_int(0, 1 << 40))]
-    simulated: Annotated[bool, cwt.Claim(-66021, cwt.is_bool)]
+    prompt_tokens: Annotated[int, cwt.Claim(-66019, fields.is_int(0, 1 << 40))]
+    completion_tokens: Annotated[int, cwt.Claim(-66020, fields.is_int(0, 1 << 40))]
+    issued_unix_s: Annotated[int, cwt.Claim(6, fields.is_int(0, 1 << 40))]
+    simulated: Annotated[bool, cwt.Claim(-66021, fields.is_bool)]
     client_asserted: Annotated[Mapping[str, bytes], cwt.Claim(-66022, _is_asserted)]
     dialect: Annotated[str, cwt.Claim(-66016, _is_name)] = labels.DIALECT_CHUNKED_OHTTP
 

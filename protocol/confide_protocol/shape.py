@@ -1,4 +1,4 @@
-"""Shapes: how much of a message's size an observer sees (SPEC 5). `bucketed` hides sizes, never times."""
+"""Shapes: how much of a message's size an observer sees (SPEC 8). `bucketed` hides sizes, never times."""
 
 from dataclasses import dataclass
 from typing import Final

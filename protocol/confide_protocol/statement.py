@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 from confide_protocol import cbor, labels
 from confide_protocol.errors import Malformed
+from confide_protocol.fields import Test, check_fields, is_digest, is_time
 
 NONCE_BYTES = 32
 MAX_NONCE_PATH = 16
+_FIELDS: dict[str, Test] = {
+    "keyset_digest": is_digest,
+    "not_after": is_time,
+    "nonce": is_digest,
+    "epoch": is_digest,
+    "gpu_evidence_digest": is_digest,
+}
 
 
 @dataclass(frozen=True)
@@ -54,27 +62,14 @@ class ReportDataStatement:
 def parse_statement(data: bytes) -> ReportDataStatement:
     """Parse a report-data statement; makes no trust claim. Raises: Malformed."""
     tree = cbor.decode(data)
-    required = {"purpose", "keyset_digest", "not_after"}
-    if (
-        not isinstance(tree, dict)
-        or not required <= set(tree) <= required | {"nonce", "epoch", "gpu_evidence_digest"}
-        or tree["purpose"] != labels.PURPOSE_REPORT_DATA
-        or ("nonce" in tree) == ("epoch" in tree)
-    ):
+    if not isinstance(tree, dict) or tree.pop("purpose", None) != labels.PURPOSE_REPORT_DATA:
         raise Malformed("not a report-data statement")
-    for name in ("keyset_digest", "nonce", "epoch", "gpu_evidence_digest"):
-        value = tree.get(name)
-        if name in tree and not (isinstance(value, bytes) and len(value) == labels.DIGEST_BYTES):
-            raise Malformed(f"a report-data statement's {name} is not 32 bytes")
-    if type(tree["not_after"]) is not int or not 0 <= tree["not_after"] < 1 << 40:
-        raise Malformed("a report-data statement's not_after is not a time")
-    return ReportDataStatement(
-        keyset_digest=tree["keyset_digest"],
-        not_after_unix_s=tree["not_after"],
-        nonce=tree.get("nonce"),
-        epoch=tree.get("epoch"),
-        gpu_evidence_digest=tree.get("gpu_evidence_digest"),
-    )
+    required = {"keyset_digest", "not_after"}
+    if not required <= set(tree) <= set(_FIELDS) or ("nonce" in tree) == ("epoch" in tree):
+        raise Malformed("a report-data statement needs exactly its fields, and a nonce or an epoch")
+    check_fields(tree, {name: _FIELDS[name] for name in tree})
+    not_after_unix_s = tree.pop("not_after")
+    return ReportDataStatement(not_after_unix_s=not_after_unix_s, **tree)
 
 
 def gpu_nonce(freshness: bytes, keyset_digest: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Salted commitments to one exchange and the Merkle tree over its parts (SPEC 6).
+"""Salted commitments to one exchange and the Merkle tree over its parts (SPEC 9).
 
 Nothing here is an unsalted digest of prompt or answer: whoever lacks `confide-salt` cannot test a guess.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from confide_protocol import cbor, labels
-from confide_protocol.errors import LocalStateError, ReceiptInvalid
+from confide_protocol.errors import LocalStateError
 
 SALT_BYTES = 32
 PartKind = Literal["message", "chunk"]
-_KINDS: dict[PartKind, tuple[bytes, bytes]] = {
+KINDS: dict[PartKind, tuple[bytes, bytes]] = {
     "message": (b"m", labels.SALT_MESSAGE),
     "chunk": (b"c", labels.SALT_CHUNK),
 }
@@ -65,14 +65,14 @@ class ResponseTranscript:
         self._step("open", "open")
         if data:
             self._mac.update(data)
-            self._chunks.append(_salted_leaf(self._salt, "chunk", len(self._chunks), data))
+            self._chunks.append(salted_leaf(self._salt, "chunk", len(self._chunks), data))
 
     def finish(self, messages: Sequence[bytes] = ()) -> TranscriptDigests:
         """Close over the UTF-8 text of each choice's message, in the order of the choices."""
         self._step("open", "done")
-        said = [_salted_leaf(self._salt, "message", index, text) for index, text in enumerate(messages)]
+        said = [salted_leaf(self._salt, "message", index, text) for index, text in enumerate(messages)]
         leaves = (*said, *self._chunks)
-        return TranscriptDigests(self._mac.digest(), _root(leaves), len(self._chunks), len(said), leaves)
+        return TranscriptDigests(self._mac.digest(), tree_root(leaves), len(self._chunks), len(said), leaves)
 
     def _step(self, expected: str, after: Literal["open", "done"]) -> None:
         if self._state != expected:
@@ -80,87 +80,25 @@ class ResponseTranscript:
         self._state = after
 
 
-@dataclass(frozen=True)
-class DisclosedPart:
-    """One message or chunk shown to a third party. Its salt opens this part and no other."""
-
-    kind: PartKind
-    index: int
-    salt: bytes = field(repr=False)
-    content: bytes = field(repr=False)
-    path: tuple[bytes, ...] = field(repr=False)
+def salted_leaf(salt: bytes, kind: PartKind, index: int, content: bytes) -> bytes:
+    return leaf_hash(kind, derive_salt(salt, KINDS[kind][1], index), content)
 
 
-def disclose_part(
-    salt: bytes, digests: TranscriptDigests, kind: PartKind, index: int, content: bytes
-) -> DisclosedPart:
-    """Prove one part of a transcript. Raises: LocalStateError when `content` is not that part."""
-    at = index if kind == "message" else digests.message_count + index
-    if not 0 <= index <= at < len(digests.leaves) or digests.leaves[at] != _salted_leaf(salt, kind, index, content):
-        raise LocalStateError("the transcript has no such part")
-    return DisclosedPart(kind, index, derive_salt(salt, _KINDS[kind][1], index), content, _path(digests.leaves, at))
-
-
-def verify_part(part: DisclosedPart, *, root: bytes, message_count: int, chunk_count: int) -> None:
-    """Verify that a disclosed part stands in the transcript of a receipt (its root and counts).
-
-    Does not check the receipt itself. Raises: ReceiptInvalid.
-    """
-    in_messages = part.kind == "message"
-    at = part.index + (0 if in_messages else message_count)
-    if len(part.salt) != SALT_BYTES or not 0 <= part.index < (message_count if in_messages else chunk_count):
-        raise ReceiptInvalid("a disclosed part is outside the transcript", part="transcript_root")
-    leaf = _leaf(part.kind, part.salt, part.content)
-    verify_inclusion(leaf, at, message_count + chunk_count, part.path, root)
-
-
-def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
-    """Verify an inclusion proof (RFC 9162 section 2.1.3.2, with our node hash). Raises: ReceiptInvalid."""
-    node, last, rest = leaf, size - 1, index
-    sound = 0 <= index < size and all(len(digest) == labels.DIGEST_BYTES for digest in (leaf, root, *path))
-    for sibling in path:
-        if not sound or last == 0:
-            sound = False
-            break
-        if rest & 1 or rest == last:
-            node = _node(sibling, node)
-            while not rest & 1 and rest:
-                rest, last = rest >> 1, last >> 1
-        else:
-            node = _node(node, sibling)
-        rest, last = rest >> 1, last >> 1
-    if not sound or last != 0 or not hmac.compare_digest(node, root):
-        raise ReceiptInvalid("a disclosed part does not lead to the transcript's root", part="transcript_root")
-
-
-def _salted_leaf(salt: bytes, kind: PartKind, index: int, content: bytes) -> bytes:
-    return _leaf(kind, derive_salt(salt, _KINDS[kind][1], index), content)
-
-
-def _leaf(kind: PartKind, part_salt: bytes, content: bytes) -> bytes:
+def leaf_hash(kind: PartKind, part_salt: bytes, content: bytes) -> bytes:
     inner = hmac.digest(part_salt, content, "sha256")
-    return hashlib.sha256(labels.LABEL_TRANSCRIPT_LEAF + _KINDS[kind][0] + inner).digest()
+    return hashlib.sha256(labels.LABEL_TRANSCRIPT_LEAF + KINDS[kind][0] + inner).digest()
 
 
-def _node(left: bytes, right: bytes) -> bytes:
+def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(labels.LABEL_TRANSCRIPT_NODE + left + right).digest()
 
 
-def _root(leaves: Sequence[bytes]) -> bytes:
+def tree_root(leaves: Sequence[bytes]) -> bytes:
     """Hash RFC 6962's tree: a level's odd node goes up as it is. No leaves: the bare node label."""
     if not leaves:
-        return _node(b"", b"")
+        return node_hash(b"", b"")
     level = list(leaves)
     while len(level) > 1:
         odd = level[len(level) & ~1 :]
-        level = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)] + odd
+        level = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)] + odd
     return level[0]
-
-
-def _path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    if len(leaves) == 1:
-        return ()
-    split = 1 << ((len(leaves) - 1).bit_length() - 1)
-    if index < split:
-        return (*_path(leaves[:split], index), _root(leaves[split:]))
-    return (*_path(leaves[split:], index - split), _root(leaves[:split]))

@@ -1,4 +1,4 @@
-"""Run every fuzz target, or the named ones, each in a process of its own: `python -m tests.fuzz [--seconds N] [NAME …]`.
+"""Run every fuzz target, or the named ones, each in its own process: `python -m tests.fuzz [--seconds N] [NAME …]`.
 
 A target may end only by returning: an exception that a parser does not declare is a finding.
 """

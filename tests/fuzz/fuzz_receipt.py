@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from confide_protocol import cbor
-from confide_protocol.air import verify_air
+from confide_protocol.audit.air import verify_air
 from confide_protocol.errors import Malformed, ReceiptInvalid, TooLarge
 from confide_protocol.receipt import parse_claims, parse_receipt
 from confide_protocol.sse import EventSplitter

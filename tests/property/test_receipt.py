@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 from confide_protocol import cbor
-from confide_protocol.air import verify_air
+from confide_protocol.audit.air import verify_air
+from confide_protocol.audit.disclosure import disclose_part, verify_part
 from confide_protocol.errors import Malformed, ReceiptInvalid
 from confide_protocol.receipt import parse_claims, parse_receipt, sign_receipt, verify_receipt
-from confide_protocol.transcript import ResponseTranscript, disclose_part, verify_part
+from confide_protocol.transcript import ResponseTranscript
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from confide_protocol.air import AirPolicy, check_air, verify_air
+from confide_protocol.audit.air import AirPolicy, check_air, verify_air
 from confide_protocol.errors import ReceiptInvalid
 
 from tests.shared import shared_path

@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import pytest
-from confide_protocol import transcript
+from confide_protocol.audit import disclosure
 from confide_protocol.errors import ReceiptInvalid
 
 from tests.shared import shared_path
@@ -13,7 +13,9 @@ from tests.shared import shared_path
 
 def test_every_inclusion_proof_gets_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """With RFC 6962's node prefix in place of our label, all 98 published proofs get their verdict."""
-    monkeypatch.setattr(transcript, "_node", lambda left, right: hashlib.sha256(b"\x01" + left + right).digest())
+    monkeypatch.setattr(
+        disclosure, "node_hash", lambda left, right: hashlib.sha256(b"\x01" + left + right).digest()
+    )
     paths = sorted(shared_path("vectors", "tlog", "testdata", "inclusion").rglob("*.json"))
     assert len(paths) == 98
     wrong = []
@@ -22,7 +24,7 @@ def test_every_inclusion_proof_gets_its_verdict(monkeypatch: pytest.MonkeyPatch)
         leaf, root = (base64.b64decode(case[name] or "") for name in ("leafHash", "root"))
         proof = [base64.b64decode(step) for step in case["proof"] or []]
         try:
-            transcript.verify_inclusion(leaf, case["leafIdx"], case["treeSize"], proof, root)
+            disclosure.verify_inclusion(leaf, case["leafIdx"], case["treeSize"], proof, root)
             refused = False
         except ReceiptInvalid:
             refused = True

@@ -4,18 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
-from confide_protocol.air import AirClaims
-from confide_protocol.cwt import (
-    Claim,
-    claims_of,
-    is_absent_or,
-    is_bytes,
-    is_int,
-    is_one_of,
-    is_text,
-    read_claims,
-)
+from confide_protocol.audit.air import AirClaims
+from confide_protocol.cwt import Claim, claims_of, read_claims
 from confide_protocol.errors import Malformed
+from confide_protocol.fields import is_absent_or, is_bytes, is_int, is_one_of, is_text
 from confide_protocol.receipt import ReceiptClaims
 
 

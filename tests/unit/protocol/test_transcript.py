@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from confide_protocol import labels, transcript
+from confide_protocol.audit.disclosure import disclose_part, verify_part
 from confide_protocol.errors import LocalStateError, ReceiptInvalid
-from confide_protocol.transcript import ResponseTranscript, TranscriptDigests, disclose_part, verify_part
+from confide_protocol.transcript import ResponseTranscript, TranscriptDigests
 
 SALT = bytes(range(32))
 MESSAGES = [b"Paris.", b"Lyon."]

@@ -12,7 +12,7 @@ import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from confide_protocol import cbor, cwt, labels
+from confide_protocol import cbor, cwt, fields, labels
 from confide_protocol.errors import Malformed, ReceiptInvalid
 
 MAX_AIR_BYTES = 64 * 1024
@@ -26,20 +26,20 @@ REGISTERS: Final[dict[str, tuple[set[str], ...]]] = {
     "tdx-mrtd-rtmr": ({"pcr0", "pcr1", "pcr2"},),
 }
 
-_is_text = cwt.is_text(0, MAX_AIR_BYTES)
-_is_uint = cwt.is_int(0, 1 << 64)
-_is_scheme = cwt.is_one_of("sha256-single", "sha256-concat", "sha256-manifest")
+_is_text = fields.is_text(0, MAX_AIR_BYTES)
+_is_uint = fields.is_int(0, 1 << 64)
+_is_scheme = fields.is_one_of("sha256-single", "sha256-concat", "sha256-manifest")
 
 
 def _is_model_hash(value: object) -> bool:
-    return cwt.is_digest(value) and value != bytes(labels.DIGEST_BYTES)
+    return fields.is_digest(value) and value != bytes(labels.DIGEST_BYTES)
 
 
 def _is_measurements(value: object) -> bool:
     registers = dict(value) if isinstance(value, dict) else {}
     platform = registers.pop("measurement_type", None)
     known = REGISTERS.get(platform, ()) if isinstance(platform, str) else ()
-    return set(registers) in known and all(map(cwt.is_bytes(48, 48), registers.values()))
+    return set(registers) in known and all(map(fields.is_bytes(48, 48), registers.values()))
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class AirClaims:
 
     issuer: Annotated[str, cwt.Claim(1, _is_text)]
     issued_unix_s: Annotated[int, cwt.Claim(6, _is_uint)]
-    cti: Annotated[bytes, cwt.Claim(7, cwt.is_bytes(16, 16))]
-    nonce: Annotated[bytes | None, cwt.Claim(10, cwt.is_absent_or(cwt.is_bytes(8, 64)))]
+    cti: Annotated[bytes, cwt.Claim(7, fields.is_bytes(16, 16))]
+    nonce: Annotated[bytes | None, cwt.Claim(10, fields.is_absent_or(fields.is_bytes(8, 64)))]
     model_id: Annotated[str, cwt.Claim(-65537, _is_text)]
     model_version: Annotated[str, cwt.Claim(-65538, _is_text)]
     model_hash: Annotated[bytes, cwt.Claim(-65539, _is_model_hash)]
-    request_hash: Annotated[bytes, cwt.Claim(-65540, cwt.is_digest)]
-    response_hash: Annotated[bytes, cwt.Claim(-65541, cwt.is_digest)]
-    attestation_doc_hash: Annotated[bytes, cwt.Claim(-65542, cwt.is_digest)]
+    request_hash: Annotated[bytes, cwt.Claim(-65540, fields.is_digest)]
+    response_hash: Annotated[bytes, cwt.Claim(-65541, fields.is_digest)]
+    attestation_doc_hash: Annotated[bytes, cwt.Claim(-65542, fields.is_digest)]
     measurements: Annotated[Mapping[str, str | bytes], cwt.Claim(-65543, _is_measurements)]
     policy_version: Annotated[str, cwt.Claim(-65544, _is_text)]
     sequence_number: Annotated[int, cwt.Claim(-65545, _is_uint)]
     execution_time_ms: Annotated[int, cwt.Claim(-65546, _is_uint)]
     memory_peak_mb: Annotated[int, cwt.Claim(-65547, _is_uint)]
     security_mode: Annotated[str, cwt.Claim(-65548, _is_text)]
-    model_hash_scheme: Annotated[str | None, cwt.Claim(-65549, cwt.is_absent_or(_is_scheme))]
+    model_hash_scheme: Annotated[str | None, cwt.Claim(-65549, fields.is_absent_or(_is_scheme))]
 
     @property
     def platform(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import cbor2
 import pytest
 from confide_protocol import cbor
-from confide_protocol.air import AirPolicy, check_air, verify_air
+from confide_protocol.audit.air import AirPolicy, check_air, verify_air
 from confide_protocol.errors import ReceiptInvalid
 
 from tests.fakes.receipts import ED25519, KEYSET
