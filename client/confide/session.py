@@ -46,8 +46,8 @@ RENEW_BEFORE_S = 600
 SECRET_BYTES = 32
 # The transport's own business, or nobody's: these fields of the application's request are not carried inside.
 UNCARRIED = frozenset((
-    "accept-encoding", "authorization", "connection", "content-length", "cookie", "date", "expect", "host", "keep-alive",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "accept-encoding", "authorization", "connection", "content-length", "cookie", "date", "expect", "host",
+    "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 ))  # fmt: skip
 
 Fields = tuple[tuple[str, str], ...]

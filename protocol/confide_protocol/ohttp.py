@@ -6,6 +6,7 @@ that was cut never looks whole. Sans-IO: the caller brings bytes and randomness.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
@@ -50,7 +51,7 @@ class _ChunkSealer:
         return bytes(out)
 
 
-class _ChunkOpener:
+class _ChunkOpener(ABC):
     """Turn a stream, split anywhere, into plaintexts. After any error it takes no more bytes.
 
     `authenticated`: a chunk has opened, so the peer holds the key. `complete`: so has the final one.
@@ -64,9 +65,9 @@ class _ChunkOpener:
         self._in_final = False
         self._usable = True
 
+    @abstractmethod
     def _begin(self) -> hpke.Opener | None:
         """Take the prefix off the buffer and make the opener, or return None while bytes are missing."""
-        raise NotImplementedError
 
     def push(self, data: bytes) -> list[bytes]:
         """Take bytes as they came; return the plaintexts of the non-final chunks that they complete.
