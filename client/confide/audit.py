@@ -66,12 +66,10 @@ class AuditFile:
         )
 
 
-def audit_file(
-    receipt: Receipt, bundle: tuple[bytes, bytes], policy: bytes, *, now_unix_s: int, disclose: bool
-) -> AuditFile:
-    """Gather a verified exchange. `bundle`: the evidence that was sealed to, and the nonce it answers."""
-    evidence, nonce = bundle
-    return AuditFile(now_unix_s, evidence, nonce, policy, receipt.encoded, receipt.disclosure if disclose else None)
+def audit_file(receipt: Receipt, policy: bytes, *, disclose: bool) -> AuditFile:
+    """Gather a verified exchange as of the receipt's own time; `policy`: the file that the client demanded."""
+    verified, said = receipt.verified, receipt.disclosure if disclose else None
+    return AuditFile(receipt.claims.issued_unix_s, verified.bundle, verified.nonce, policy, receipt.encoded, said)
 
 
 def parse_audit_file(data: bytes) -> AuditFile:

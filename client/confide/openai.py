@@ -65,7 +65,8 @@ class _Attested:
     @property
     def attestation(self) -> AttestationResult | None:
         """The latest appraisal that passed; None before the first request."""
-        return self._relay.session.result
+        verified = self._relay.session.verified
+        return verified.result if verified else None
 
 
 class OpenAI(_Attested, openai.OpenAI):

@@ -46,6 +46,8 @@ class Limits:
 
     connect_timeout_s: float = 10.0
     evidence_timeout_s: float = 30.0
+    max_connections: int = 1000
+    max_idle_connections: int = 100
     max_request_bytes: int = (2 << 20) - (64 << 10)  # with its head it fits the 2 MiB bucket
     max_answer_bytes: int = MAX_ANSWER_BYTES
 
@@ -155,7 +157,6 @@ class Relay:
             max_answer_bytes=self.limits.max_answer_bytes,
         )
         self.last_receipt: Receipt | None = None
-        self.last_bundle: tuple[bytes, bytes] | None = None  # evidence as served, the nonce it answers
         self._begin_process()
 
     def _begin_process(self) -> None:
@@ -186,8 +187,8 @@ class Relay:
         Raises: RelayUnreachable, RelayRefused, AttestationError.
         """
         self._verify_unless(lambda each: False, authorization)
-        assert self.session.result is not None  # noqa: S101 - it has just passed
-        return self.session.result
+        assert self.session.verified is not None  # noqa: S101 - it has just passed
+        return self.session.verified.result
 
     def _verify_unless(
         self, suits: Callable[[AttestedKeyset], bool], authorization: str | None, since_s: float = 0.0
@@ -242,7 +243,6 @@ class Relay:
         nonce = self.session.challenge()
         bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
         attested = self.session.verify(bundle, nonce, int(self._clock()))
-        self.last_bundle = bundle, nonce
         self._memory.remember(self.session.policy.id, self.session.policy.serial)
         return attested
 

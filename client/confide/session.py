@@ -88,11 +88,22 @@ class Disclosure:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """An appraisal that passed, with the evidence as it was served and the nonce that it answers."""
+
+    result: AttestationResult
+    keyset: AttestedKeyset
+    bundle: bytes = field(repr=False)
+    nonce: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Receipt:
     """A receipt that was verified against the exchange it came with. `encoded` is the COSE_Sign, for keeping."""
 
     encoded: bytes = field(repr=False)
     claims: ReceiptClaims
+    verified: Verified
     disclosure: Disclosure = field(repr=False)
 
 
@@ -110,7 +121,7 @@ class ClientSession:
     ) -> None:
         self.policy = policy
         self.max_answer_bytes = max_answer_bytes
-        self.result: AttestationResult | None = None
+        self.verified: Verified | None = None
         self._floor, self._allow_simulated, self._random = floor, allow_simulated, random
         self._suite, self._shape = suite_named(policy.suite), shape_named(policy.shape)
         self._cache_key = fresh(random)
@@ -136,13 +147,17 @@ class ClientSession:
         )
         if result.keyset is None:
             raise AppraisalRejected(result)
-        self.result = result
+        self.verified = Verified(result, result.keyset, bundle, nonce)
         return result.keyset
 
     def attested(self, now_unix_s: int) -> AttestedKeyset | None:
         """Return the keyset that may be sealed to at this time, if there is one."""
-        keyset = self.result.keyset if self.result else None
-        return keyset if keyset and now_unix_s < keyset.valid_until_unix_s else None
+        verified = self._valid(now_unix_s)
+        return verified.keyset if verified else None
+
+    def _valid(self, now_unix_s: int) -> Verified | None:
+        verified = self.verified
+        return verified if verified and now_unix_s < verified.keyset.valid_until_unix_s else None
 
     def renewal_due(self, now_unix_s: int) -> bool:
         keyset = self.attested(now_unix_s)
@@ -164,9 +179,10 @@ class ClientSession:
 
     def seal(self, call: Call, now_unix_s: int) -> "Exchange":
         """Seal a call to the attested keyset. Raises: LocalStateError when there is none (or none any more)."""
-        attested = self.attested(now_unix_s)
-        if attested is None:
+        verified = self._valid(now_unix_s)
+        if verified is None:
             raise LocalStateError("nothing is sealed before the enclave has been verified")
+        attested = verified.keyset
         configs = keyconfig.parse_key_configs(attested.keyset.ohttp_keys)
         config = keyconfig.choose(configs, self._suite.kem, HKDF_SHA256, self._suite.aead)
         sealer = RequestSealer(config, self._suite, fresh(self._random))
@@ -184,7 +200,7 @@ class ClientSession:
         )
         message = bhttp.encode_head(head) + bhttp.encode_content(call.body) + bhttp.encode_end()
         sealed = sealer.header + sealer.seal(self._shape.pad_request(message), final=True)
-        return Exchange(call, attested, self, sealer, sealed)
+        return Exchange(call, verified, self, sealer, sealed)
 
 
 class Exchange:
@@ -197,14 +213,14 @@ class Exchange:
     )
 
     def __init__(
-        self, call: Call, attested: AttestedKeyset, session: ClientSession, sealer: RequestSealer, sealed: bytes
+        self, call: Call, verified: Verified, session: ClientSession, sealer: RequestSealer, sealed: bytes
     ) -> None:
-        self.keyset_digest = attested.keyset.digest
+        self.keyset_digest = verified.keyset.keyset.digest
         self.path = labels.PATH_OHTTP + self.keyset_digest.hex()
         self.body = sealed
         self.head: bhttp.ResponseHead | None = None
         self.receipt: Receipt | None = None
-        self._call, self._attested, self._policy = call, attested, session.policy
+        self._call, self._verified, self._policy = call, verified, session.policy
         self._enc_digest = hashlib.sha256(sealer.enc).digest()
         self._opener = sealer.response_opener()
         self._decoder = bhttp.Decoder()
@@ -299,7 +315,7 @@ class Exchange:
 
     def _verified_receipt(self, head: bhttp.ResponseHead) -> Receipt:
         encoded = _receipt_field(self._trailers or ())
-        call, attested, policy = self._call, self._attested, self._policy
+        call, attested, policy = self._call, self._verified.keyset, self._policy
         claims = verify_receipt(encoded, attested.keyset)
         check_receipt(
             claims,
@@ -320,7 +336,7 @@ class Exchange:
         disclosure = Disclosure(
             call.method, call.path, call.body, head.status, self._content_type, tuple(self._parts), call.salt
         )
-        return Receipt(encoded, claims, disclosure)
+        return Receipt(encoded, claims, self._verified, disclosure)
 
 
 def _receipt_field(trailers: Fields) -> bytes:

@@ -44,7 +44,11 @@ class _Sealed:
     def _pool(self, kind: Any) -> Any:  # noqa: ANN401
         # Connections must not be shared with a forked child.
         if self._inner is None or self._process != os.getpid():
-            self._inner, self._process = kind(**self.relay.link.options), os.getpid()
+            limits = self.module.Limits(
+                max_connections=self.relay.limits.max_connections,
+                max_keepalive_connections=self.relay.limits.max_idle_connections,
+            )
+            self._inner, self._process = kind(limits=limits, **self.relay.link.options), os.getpid()
         return self._inner
 
     def _call(self, request: Any) -> tuple[Call, str | None]:  # noqa: ANN401

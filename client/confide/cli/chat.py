@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,15 +78,9 @@ def verify_loudly(relay: Relay) -> None:
 
 def save_audit(relay: Relay, policy_file: Path, to: Path) -> None:
     """Write the last exchange, words included. Raises: ConfigError."""
-    if relay.last_receipt is not None and relay.last_bundle is not None:
-        file = audit_file(
-            relay.last_receipt,
-            relay.last_bundle,
-            policy_file.read_bytes(),
-            now_unix_s=int(time.time()),
-            disclose=True,
-        )
-        options.write_file(to, file.encoded, "--save")
+    if relay.last_receipt is not None:
+        kept = audit_file(relay.last_receipt, policy_file.read_bytes(), disclose=True)
+        options.write_file(to, kept.encoded, "--save")
 
 
 def _questions() -> Iterator[str]:

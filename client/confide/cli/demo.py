@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 from confide_attestation.transcript_text import render_transcript
 
-from confide.audit import audit_file
-from confide.cli import options
+from confide.cli.chat import save_audit
 from confide.cli.conversation import stream_chat
 from confide.cli.render import render_receipt
 from confide.playground import Playground, playground, stopping
@@ -72,12 +71,8 @@ def demo(prompt: str, serve: bool, port: int, save: Path | None) -> None:
         click.echo(render_transcript(relay.verify()))
         click.echo(f"\nSealed to it, through {ground.gateway_url}:\n\n  {prompt}\n")
         _ask(relay, prompt, started_s)
-        if save is not None and relay.last_receipt is not None and relay.last_bundle is not None:
-            policy = ground.policy_file.read_bytes()
-            kept = audit_file(
-                relay.last_receipt, relay.last_bundle, policy, now_unix_s=int(time.time()), disclose=True
-            )
-            options.write_file(save, kept.encoded, "--save")
+        if save is not None:
+            save_audit(relay, ground.policy_file, save)
             click.echo(f"\nKept: {save}   judge it with: confide audit --allow-simulated {save}")
         if serve:
             _serve(ground)

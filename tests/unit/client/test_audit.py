@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.peer import JSON, Peer, a_peer, said
-from tests.fakes.scene import NONCE, NOW
+from tests.fakes.scene import NOW
 
 WORDS = ("Par", "is.")
 
@@ -26,8 +26,7 @@ def make(peer: Peer, *, disclose: bool = True) -> AuditFile:
         exchange.push(chunk)
     exchange.finish()
     assert exchange.receipt is not None
-    bundle, policy = (peer.bundle, NONCE), peer.policy_text.encode()
-    return audit_file(exchange.receipt, bundle, policy, now_unix_s=NOW, disclose=disclose)
+    return audit_file(exchange.receipt, peer.policy_text.encode(), disclose=disclose)
 
 
 @cache

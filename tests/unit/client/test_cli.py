@@ -39,9 +39,8 @@ def kept(tmp_path: Path) -> Path:
         exchange.push(chunk)
     exchange.finish()
     assert exchange.receipt is not None
-    bundle, policy = (peer.bundle, NONCE), peer.policy_text.encode()
     path = tmp_path / "kept.audit"
-    path.write_bytes(audit_file(exchange.receipt, bundle, policy, now_unix_s=NOW, disclose=True).encoded)
+    path.write_bytes(audit_file(exchange.receipt, peer.policy_text.encode(), disclose=True).encoded)
     return path
 
 

@@ -1,5 +1,7 @@
 """The drop-in clients, over a wire in process."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,13 @@ def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     client = confide.OpenAI(**options(base_url="http://127.0.0.1:1"))
     with pytest.raises(RelayUnreachable):
         client.models.list()
+
+
+def test_without_openai_the_remedy_is_named() -> None:
+    """In the base install `import confide` works, and confide.OpenAI says which extra it needs."""
+    script = "import sys; sys.modules['openai'] = None; import confide; confide.Transport; confide.OpenAI"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "ImportError: confide.OpenAI needs the openai package: pip install 'confide[openai]'" in done.stderr
 
 
 def test_the_package_says_what_it_offers() -> None:

@@ -176,7 +176,7 @@ def test_renewal_runs_behind_the_callers_back(wire: Wire, monkeypatch: pytest.Mo
 def test_replacing_a_stale_key_needs_another_one(wire: Wire) -> None:
     """After a refused key there is something new to seal to only if fresh evidence names another keyset."""
     relay = a_peer().relay()
-    stale = relay.verify().keyset.keyset.digest
+    stale = relay.ready().keyset.digest
     assert relay.replace(stale, None) is False
     wire.peer = Peer()
     assert relay.replace(stale, None) is True

@@ -257,10 +257,9 @@ def test_an_abandoned_stream_closes_the_way(client: Client) -> None:
     assert client.relay.last_receipt is None
 
 
+@pytest.mark.parametrize("client", ["httpx2-async", "httpx-async"], indirect=True)
 def test_many_tasks_share_one_verification(client: Client) -> None:
     """Tasks that start at once verify once."""
-    if not client.asynchronous:
-        pytest.skip("tasks are the async transports' own")
 
     async def run() -> None:
         async with client.module.AsyncClient(transport=client.transport) as http:
