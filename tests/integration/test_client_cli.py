@@ -59,6 +59,13 @@ def test_a_refused_question_is_one_line(stack: Stack, there: list[str]) -> None:
     assert "context" in result.stderr.splitlines()[-1]
 
 
+def test_a_question_that_is_no_text_is_one_line(stack: Stack, there: list[str]) -> None:
+    """Bytes that are not UTF-8 are named before anything is sealed; exit 2."""
+    result = run("chat", "\udcff", "--url", stack.url, *there)
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.stderr.splitlines()[-1]
+
+
 def test_a_policy_that_does_not_match_shows_every_check(stack: Stack, there: list[str]) -> None:
     """Refused evidence: the whole transcript, then one line that names what failed; exit 1."""
     text = stack.ground.policy_file.read_text()

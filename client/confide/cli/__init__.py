@@ -1,9 +1,10 @@
 """`confide`: one command for users, auditors and operators."""
 
 import sys
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points, version
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from confide_protocol.errors import ConfideError, ConfigError
@@ -48,25 +49,31 @@ class Commands(click.Group):
             where = ctx.invoked_subcommand or ""
             click.echo(f"confide {where}: {_one_line(fault)}", err=True)
             sys.exit(EXIT_BAD_INPUT if isinstance(fault, ConfigError) else EXIT_REFUSED)
+        except ModuleNotFoundError as fault:
+            # A server's command may look for its packages only once it runs.
+            if ctx.invoked_subcommand not in EXTRAS:
+                raise
+            _tell_absent(ctx.invoked_subcommand, fault.name or "a package")
         except KeyboardInterrupt:
             sys.exit(130)
 
 
 def _absent(name: str, module: str) -> click.Command:
-    extra = EXTRAS.get(name, name)
-
-    def tell() -> None:
-        click.echo(f"confide {name}: {module} is missing; run: pip install 'confide[{extra}]'", err=True)
-        sys.exit(EXIT_BAD_INPUT)
-
     # Whatever is asked of it, --help included, the answer is how to get it.
     return click.Command(
         name,
-        callback=tell,
+        callback=partial(_tell_absent, name, module),
         params=[click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED, expose_value=False)],
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
-        short_help=f"Needs: pip install 'confide[{extra}]'",
+        short_help=f"Needs: pip install 'confide[{EXTRAS.get(name, name)}]'",
     )
+
+
+def _tell_absent(name: str, module: str) -> NoReturn:
+    click.echo(
+        f"confide {name}: {module} is missing; run: pip install 'confide[{EXTRAS.get(name, name)}]'", err=True
+    )
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def _one_line(fault: ConfideError) -> str:

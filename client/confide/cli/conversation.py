@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 import httpx2
-from confide_protocol.errors import EngineError, Malformed
+from confide_protocol.errors import ConfigError, EngineError, Malformed, RelayUnreachable
 from confide_protocol.sse import EventSplitter
 
 from confide.answer import DONE
@@ -12,6 +12,7 @@ from confide.relay import Relay
 from confide.transport import Transport
 
 READ_TIMEOUT_S = 600.0
+JSON = {"content-type": "application/json"}
 Message = dict[str, str]
 
 
@@ -35,18 +36,25 @@ def stream_chat(relay: Relay, messages: Sequence[Message], *, max_tokens: int, t
         "temperature": temperature,
         "stream": True,
     }
+    try:
+        content = json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError("prompt", "text", "is not UTF-8; check what was typed or piped") from None
     timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=relay.limits.connect_timeout_s)
-    with (
-        httpx2.Client(transport=Transport(relay.url, relay=relay), timeout=timeout, trust_env=False) as client,
-        client.stream("POST", relay.url + "/v1/chat/completions", json=body) as response,
-    ):
-        if response.status_code != 200:
-            raise AnswerRefused(_message(response.read()))
-        splitter = EventSplitter()
-        for data in response.iter_raw():
-            for event in splitter.push(data):
-                if event != DONE:
-                    yield from _text(event)
+    try:
+        with (
+            httpx2.Client(transport=Transport(relay.url, relay=relay), timeout=timeout, trust_env=False) as client,
+            client.stream("POST", relay.url + "/v1/chat/completions", content=content, headers=JSON) as response,
+        ):
+            if response.status_code != 200:
+                raise AnswerRefused(_message(response.read()))
+            splitter = EventSplitter()
+            for data in response.iter_raw():
+                for event in splitter.push(data):
+                    if event != DONE:
+                        yield from _text(event)
+    except httpx2.TimeoutException:
+        raise RelayUnreachable(f"the gateway was silent for {READ_TIMEOUT_S:.0f} s or did not connect") from None
 
 
 def _text(event: bytes) -> Iterator[str]:

@@ -74,6 +74,16 @@ def test_a_command_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch)
     assert "confide[gateway]" in run("--help").output
 
 
+def test_a_package_missed_while_running_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's command that imports its packages late ends in the same line."""
+
+    def late() -> None:
+        raise ModuleNotFoundError("no", name="uvloop")
+
+    monkeypatch.setattr(main, "get_command", lambda *_: click.Command("gateway", callback=late))
+    assert is_one_line(run("gateway"), 2, "uvloop", "confide[gateway]")
+
+
 def test_an_unknown_command_is_refused() -> None:
     """A misspelt command is a usage error."""
     assert run("gatewya").exit_code == 2
