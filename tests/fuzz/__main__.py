@@ -24,6 +24,16 @@ def targets() -> dict[str, Callable[[bytes], None]]:
     return dict(sorted(found.items()))
 
 
+def seeds(name: str) -> list[bytes]:
+    """Collect the good inputs that a module offers for a target, so that fuzzing starts past the first check."""
+    found: list[bytes] = []
+    for module in pkgutil.iter_modules(tests.fuzz.__path__):
+        if module.name.startswith("fuzz_"):
+            offered = getattr(importlib.import_module(f"tests.fuzz.{module.name}"), "seeds", dict)()
+            found += offered.get(name, [])
+    return found
+
+
 def fuzz_one(name: str, seconds: int) -> None:
     import atheris
 
@@ -31,7 +41,15 @@ def fuzz_one(name: str, seconds: int) -> None:
         target = targets()[name]
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={corpus}/"]
+    for number, seed in enumerate(seeds(name)):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    options = [
+        f"-max_total_time={seconds}",
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+        "-max_len=65536",
+        f"-artifact_prefix={corpus}/",
+    ]
     atheris.Setup([sys.argv[0], str(corpus), *options], target)
     atheris.Fuzz()
 

@@ -91,6 +91,20 @@ def appraisal(data: bytes) -> None:
         assert (evidence, endorsements) == genuine()[:2]
 
 
+def seeds() -> dict[str, list[bytes]]:
+    evidence, endorsements, _ = genuine()
+    given = endorsements.snp
+    assert given is not None
+    certificates = [part or b"" for part in (given.vek, given.ask, given.ark, given.crl)]
+    parts = [evidence.keyset, evidence.manifest, evidence.statement, evidence.cpu.report, *certificates]
+    return {
+        "snp_report": [evidence.cpu.report],
+        "evidence_bundle": [encode_bundle(evidence, endorsements)],
+        "snp_endorsements": [bytes([kind]) + part for kind, part in enumerate(parts[3:])],
+        "appraisal": [bytes([kind]) + part for kind, part in enumerate(parts)],
+    }
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "snp_report": report,
     "evidence_bundle": bundle,

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from confide_protocol import cbor
 from confide_protocol.audit.air import verify_air
 from confide_protocol.errors import Malformed, ReceiptInvalid, TooLarge
-from confide_protocol.receipt import parse_claims, parse_receipt
+from confide_protocol.receipt import parse_claims, parse_receipt, sign_receipt
 from confide_protocol.sse import EventSplitter
 
-from tests.fakes.receipts import ED25519, KEYSET
+from tests.fakes.receipts import CLAIMS, ED25519, KEYSET, ML_DSA_65
 
 
 def receipt(data: bytes) -> None:
@@ -54,6 +54,15 @@ def sse(data: bytes) -> None:
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
     assert [event for each in pieces for event in cut.push(each)] == events
     assert cut.finish() == whole.finish()
+
+
+def seeds() -> dict[str, list[bytes]]:
+    stream = b'data: {"a":1}\n\n: comment\n\ndata: [DONE]\n\n'
+    return {
+        "receipt": [sign_receipt(CLAIMS, ED25519, ML_DSA_65)],
+        "receipt_claims": [CLAIMS.encoded],
+        "sse": [b"\3" + stream],
+    }
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -5,12 +5,12 @@ from contextlib import suppress
 
 from confide_protocol import bhttp, cbor
 from confide_protocol.errors import ConfigError, Malformed, ProtocolError
-from confide_protocol.hpke import REQUIRED, AeadId, KemId, PrivateKey, Suite
-from confide_protocol.keyconfig import encode_key_configs, parse_key_configs
-from confide_protocol.keyset import parse_keyset, parse_manifest
-from confide_protocol.ohttp import RequestOpener, ResponseOpener
+from confide_protocol.hpke import HKDF_SHA256, REQUIRED, AeadId, KemId, PrivateKey, Suite
+from confide_protocol.keyconfig import KeyConfig, encode_key_configs, parse_key_configs
+from confide_protocol.keyset import Manifest, parse_keyset, parse_manifest
+from confide_protocol.ohttp import RequestOpener, RequestSealer, ResponseOpener
 from confide_protocol.settings import Settings, parse_toml
-from confide_protocol.statement import parse_statement
+from confide_protocol.statement import ReportDataStatement, parse_statement
 
 KEYS = {
     0: (REQUIRED, PrivateKey.generate(KemId.X_WING, b"\x01" * 32)),
@@ -82,6 +82,24 @@ def statements(data: bytes) -> None:
 def settings(data: bytes) -> None:
     with suppress(ConfigError):
         parse_toml(data, Outer, "fuzz.toml")
+
+
+def seeds() -> dict[str, list[bytes]]:
+    head = bhttp.RequestHead("POST", "https", "enclave.invalid", "/v1", (("a", "b"),))
+    message = bhttp.encode_head(head) + bhttp.encode_content(b"body") + bhttp.encode_end((("t", "u"),))
+    config = KeyConfig(0, KemId.X_WING, KEYS[0][1].public, ((HKDF_SHA256, AeadId.AES_256_GCM),))
+    sealer = RequestSealer(config, REQUIRED, b"\3" * 32)
+    sealed = sealer.header + sealer.seal(b"one") + sealer.seal(message, final=True)
+    manifest = Manifest("1", "m", b"w" * 32, b"t" * 32, {"mode": "fast"}, ("none",), "sev-snp")
+    statement = ReportDataStatement(b"k" * 32, 1 << 31, nonce=b"n" * 32)
+    return {
+        "binary_http": [b"\5" + message, b"\0" + bhttp.encode_known_length(head, b"body")],
+        "canonical_cbor": [manifest.encoded, statement.encoded],
+        "key_configs": [encode_key_configs([config])],
+        "ohttp_request": [b"\x40" + sealed],
+        "settings": [b'text = "a"\n[inner]\nnumber = 1\nnames = ["b"]\n'],
+        "statements": [manifest.encoded, statement.encoded],
+    }
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
