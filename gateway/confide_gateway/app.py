@@ -1,6 +1,7 @@
 """The gateway as one ASGI application: the relay's paths first, then Starlette for the rest."""
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 from confide_protocol import labels
@@ -56,11 +57,10 @@ class Gateway:
         )
         self._following: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._relay.serves(scope["path"]):
-            await self._relay(scope, receive, send)
-        else:
-            await self._control(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if self._relay.serves(scope["path"]):
+            return self._relay(scope, receive, send)
+        return self._control(scope, receive, send)
 
     def start(self, api_keys: Path) -> None:
         """Begin to appraise the nodes and to follow the file of API keys."""

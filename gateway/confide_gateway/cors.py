@@ -15,14 +15,11 @@ class Cors:
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def fields(self, origin: bytes | None) -> Fields:
+    def fields(self, origin: bytes) -> Fields:
         """Return what every answer to this origin carries."""
-        if not self._origins:
+        if origin not in self._origins:
             return []
-        vary = (b"vary", b"origin")
-        if origin not in self._origins or origin is None:
-            return [vary]
-        return [vary, (b"access-control-allow-origin", origin)]
+        return [(b"vary", b"origin"), (b"access-control-allow-origin", origin)]
 
     def preflight(self, origin: bytes | None) -> Fields | None:
         """Return the fields of a 204 to a preflight, or None where the origin is not on the list."""

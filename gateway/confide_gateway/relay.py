@@ -21,8 +21,24 @@ from confide_gateway.watch import BodyTimeout, ClientGone, Watch, WatchRoom
 # What an enclave's own clear answers may tell a client; every other status becomes 502.
 PASSED_STATUSES = frozenset({400, 413, 415, 429, 503})
 NO_STORE = (b"cache-control", b"no-store")
-INCREMENTAL = (b"incremental", b"?1")
+ANSWER_FIELDS: dict[str, Fields] = {
+    labels.MEDIA_RESPONSE: [(b"content-type", labels.MEDIA_RESPONSE.encode()), (b"incremental", b"?1")],
+    labels.MEDIA_EVIDENCE: [(b"content-type", labels.MEDIA_EVIDENCE.encode()), NO_STORE],
+    labels.MEDIA_KEYS: [(b"content-type", labels.MEDIA_KEYS.encode()), NO_STORE],
+}
+_MEDIA_REQUEST = labels.MEDIA_REQUEST.encode()
 _HEX_32 = re.compile(r"[0-9a-f]{64}")
+
+
+class Refused(ConfideError):
+    """The request is answered here, by the constant bytes of `status`."""
+
+    code = "refused"
+    reason = "the gateway refused a request"
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
 
 
 class Client:
@@ -51,11 +67,13 @@ class Client:
                 self.origin = value
         self._cors = cors
 
-    async def start(self, status: int, fields: Fields) -> None:
+    def head(self, status: int, fields: Fields) -> Message:
+        """Make the message that begins the answer, and take note that it began."""
         self.started = True
         self.status = status
-        fields = [*fields, *self._cors.fields(self.origin)]
-        await self.send({"type": "http.response.start", "status": status, "headers": fields})
+        if self.origin is not None:
+            fields = [*fields, *self._cors.fields(self.origin)]
+        return {"type": "http.response.start", "status": status, "headers": fields}
 
     async def refuse(self, status: int) -> None:
         """Answer with constant bytes; once a head went out, leave the answer visibly unfinished instead."""
@@ -65,10 +83,8 @@ class Client:
             self.status = status
         else:
             body = labels.PROBLEMS[status]
-            length = str(len(body)).encode()
-            await self.start(
-                status, [(b"content-type", labels.MEDIA_PROBLEM.encode()), (b"content-length", length), NO_STORE]
-            )
+            media, length = labels.MEDIA_PROBLEM.encode(), str(len(body)).encode()
+            await self.send(self.head(status, [(b"content-type", media), (b"content-length", length), NO_STORE]))
             await self.send({"type": "http.response.body", "body": body})
 
 
@@ -115,6 +131,8 @@ class Relay:
         client = Client(scope, receive, send, self._cors)
         try:
             await self._serve(client, scope)
+        except Refused as fault:
+            await client.refuse(fault.status)
         except ConfideError as fault:
             await client.refuse(fault.http_status)
         except Exception as fault:  # noqa: BLE001 - its text may hold anything: the type is all that is logged
@@ -137,63 +155,82 @@ class Relay:
 
     async def _serve(self, client: Client, scope: Scope) -> None:
         if client.method == "OPTIONS":
-            fields = self._cors.preflight(client.origin)
-            if fields is None:
-                return await client.refuse(405)
-            await client.start(204, fields)
-            return await client.send({"type": "http.response.body", "body": b""})
-        if self.draining:
-            return await client.refuse(503)
-        account = self._accounts.authenticate(client.authorization)
-        if account is None:
-            return await client.refuse(401)
-        client.account = account.label
-        if not account.acquire():
-            return await client.refuse(429)
+            await client.send(client.head(204, self._preflight(client)))
+            await client.send({"type": "http.response.body", "body": b""})
+            return
+        account = self._admit(client)
         try:
-            await self._route(client, scope, account)
+            digest_hex, path, media = self._ask(client, scope)
+            directory = self._directory
+            if digest_hex is None:
+                node = directory.least_loaded()
+            else:
+                node = directory.holding(digest_hex) or await directory.find(digest_hex)
+            if node is None:
+                raise Refused(400 if digest_hex is not None and directory.ready else 503)
+            node.in_flight += 1
+            try:
+                await self._exchange(client, node, path, account, media)
+            finally:
+                node.in_flight -= 1
         finally:
             account.release()
-        return None
 
-    async def _route(self, client: Client, scope: Scope, account: Account) -> None:
+    def _preflight(self, client: Client) -> Fields:
+        fields = self._cors.preflight(client.origin)
+        if fields is None:
+            raise Refused(405)
+        return fields
+
+    def _admit(self, client: Client) -> Account:
+        """Find the caller's account and take one of its places, which the caller of this gives back."""
+        if self.draining:
+            raise Refused(503)
+        account = self._accounts.authenticate(client.authorization)
+        if account is None:
+            raise Refused(401)
+        client.account = account.label
+        if not account.acquire():
+            raise Refused(429)
+        return account
+
+    def _ask(self, client: Client, scope: Scope) -> tuple[str | None, str, str]:
+        """Return the keyset that a node must hold (None: any will do), what to ask it, and what it shall answer."""
         path: str = scope["path"]
-        if client.method != ("POST" if path.startswith(labels.PATH_OHTTP) else "GET"):
-            return await client.refuse(405)
-        if path == labels.PATH_EVIDENCE:
-            asked = evidence_query(scope["query_string"])
-            if asked is None:
-                return await client.refuse(400)
-            nonce, digest_hex = asked
-            path, media = f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE
-        elif path == labels.PATH_KEYS:
-            digest_hex, media = None, labels.MEDIA_KEYS
-        else:
-            if client.content_type != labels.MEDIA_REQUEST.encode():
-                return await client.refuse(415)
-            digest_hex, media = path[len(labels.PATH_OHTTP) :], labels.MEDIA_RESPONSE
-        directory = self._directory
-        node = directory.least_loaded() if digest_hex is None else await directory.find(digest_hex)
-        if node is None:
-            return await client.refuse(400 if digest_hex is not None and directory.ready else 503)
-        node.in_flight += 1
-        try:
-            await self._exchange(client, node, path, account, media)
-        finally:
-            node.in_flight -= 1
-        return None
+        sealed = path.startswith(labels.PATH_OHTTP)
+        if client.method != ("POST" if sealed else "GET"):
+            raise Refused(405)
+        if sealed:
+            if client.content_type != _MEDIA_REQUEST:
+                raise Refused(415)
+            if client.content_length > self._limits.request_body_bytes:
+                raise TooLarge
+            return path[len(labels.PATH_OHTTP) :], path, labels.MEDIA_RESPONSE
+        if path == labels.PATH_KEYS:
+            return None, path, labels.MEDIA_KEYS
+        asked = evidence_query(scope["query_string"])
+        if asked is None:
+            raise Refused(400)
+        nonce, digest_hex = asked
+        return digest_hex, f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE
 
     async def _exchange(self, client: Client, node: Node, path: str, account: Account, media: str) -> None:
-        limits = self._limits
-        if client.content_length > limits.request_body_bytes:
-            raise TooLarge
-        watch = Watch(client.receive, limits.request_body_idle_s)
+        """Pass the body of a sealed answer on; a clear one is replaced by constant bytes, its own are not read."""
+        watch = Watch(client.receive, self._limits.request_body_idle_s)
         self._watches.add(watch)
         response: UpstreamResponse | None = None
         try:
             message = await client.receive()
             response = await node.pool.send(self._request(client, message, watch, path, account))
-            await self._answer(client, response, media)
+            if response.status != 200 or response.content_type != media:
+                raise Refused(response.status if response.status in PASSED_STATUSES else 502)
+            send = client.send
+            await send(client.head(200, ANSWER_FIELDS[media]))
+            more = True
+            while more:
+                data = await response.read()
+                more = not response.ended
+                await send({"type": "http.response.body", "body": data, "more_body": more})
         except UpstreamUnreachable:
             self._directory.suspect(node)
             raise
@@ -242,19 +279,6 @@ class Relay:
             if not more:
                 watch.body(complete=True)
             yield piece
-
-    async def _answer(self, client: Client, response: UpstreamResponse, media: str) -> None:
-        """Pass the body of a sealed answer on; a clear one is replaced by constant bytes, its own are not read."""
-        if response.status != 200 or response.content_type != media:
-            return await client.refuse(response.status if response.status in PASSED_STATUSES else 502)
-        await client.start(200, [(b"content-type", media.encode()), INCREMENTAL, NO_STORE])
-        send = client.send
-        more = True
-        while more:
-            data = await response.read()
-            more = not response.ended
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-        return None
 
 
 def evidence_query(query: bytes) -> tuple[str, str | None] | None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import signal
 from collections.abc import Callable, Iterator
 from socket import socket
@@ -18,6 +19,7 @@ from confide_gateway.settings import Limits
 
 # What uvicorn may still take to close connections once the grace is over.
 CLOSE_S = 1
+SWEEP_S = 0.25
 _NOT_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
     labels.MEDIA_PROBLEM.encode(),
     len(labels.PROBLEMS[400]),
@@ -26,7 +28,10 @@ _NOT_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Drops a client that sends no head or too large a one, does not read, or sends on after its answer."""
+    """Drops a client that is late with a head, sends too large a one, does not read, or sends on after its answer.
+
+    `Server` sweeps all connections by one timer; uvicorn's keep-alive timer for each is not started.
+    """
 
     def __init__(self, limits: Limits, **arguments: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**arguments)
@@ -34,19 +39,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._head_bytes = 0
-        self._late: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._late_at = self.loop.time() + limits.request_head_s
+        self._stalled_at = math.inf
+
+    def sweep(self, now: float) -> None:
+        if now > self._late_at or now > self._stalled_at:
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             transport.abort()
-        self._expect_within(self._limits.request_head_s)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._calm()
-        self._unstall()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -54,10 +57,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.request_head_bytes:
                 self.transport.abort()
-            elif self._late is None:
-                self._expect_within(self._limits.request_head_s)
-        elif not self._in_body and self._late is None and self.cycle.response_complete:
-            self._expect_within(self._limits.request_head_s)  # empty lines stop uvicorn's own keep-alive timer
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with constant bytes, but never into another answer."""
@@ -71,54 +70,39 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
+        self._late_at = self.loop.time() + self._limits.request_head_s
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
-        self._calm()
+        self._late_at = math.inf
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_body = False
-        self._calm()
+        if self.cycle.response_complete:
+            self._late_at = self.loop.time() + self._limits.keepalive_s
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """Do what uvicorn's own does, but for its keep-alive timer."""
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._stall()
-        elif self._in_body:
-            self._expect_within(self._limits.request_body_idle_s)
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        super().timeout_keep_alive_handler()
+            self._stalled_at = self.loop.time() + self._limits.write_stall_s
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        limit_s = self._limits.request_body_idle_s if self._in_body else self._limits.keepalive_s
+        self._late_at = self.loop.time() + limit_s
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall()
+        self._stalled_at = self.loop.time() + self._limits.write_stall_s
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unstall()
-
-    def _expect_within(self, limit_s: float) -> None:
-        self._calm()
-        self._late = self.loop.call_later(limit_s, self.transport.abort)
-
-    def _calm(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _stall(self) -> None:
-        self._unstall()
-        self._stalled = self.loop.call_later(self._limits.write_stall_s, self.transport.abort)
-
-    def _unstall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._stalled_at = math.inf
 
 
 class Server(uvicorn.Server):
@@ -129,6 +113,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 gateway,
                 http=cast(type[asyncio.Protocol], functools.partial(GuardedProtocol, limits)),
+                interface="asgi3",
                 ws="none",
                 loop="uvloop",
                 lifespan="off",
@@ -137,7 +122,6 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=limits.keepalive_s,
                 timeout_graceful_shutdown=CLOSE_S,
             )
         )
@@ -147,6 +131,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        self._sweeping = asyncio.create_task(self._sweep())
         if not self.should_exit:
             self._on_listening()
 
@@ -155,6 +140,14 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._grace_s):
                 await self._gateway.drained()
         await super().shutdown(sockets)
+        self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                cast(GuardedProtocol, connection).sweep(now)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ class Limits(settings.Settings):
     request_body_s: Seconds = 120.0
     request_body_idle_s: Seconds = 15.0
     write_stall_s: Seconds = 30.0
-    keepalive_s: Annotated[int, Field(gt=0, le=3600)] = 15
+    keepalive_s: Seconds = 15.0
     connections: Count = 4096
     connect_s: Seconds = 3.0
     first_byte_s: Seconds = 300.0

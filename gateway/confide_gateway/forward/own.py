@@ -45,16 +45,11 @@ class Exchange:
     def ended(self) -> bool:
         return self.complete and not self._chunks
 
-    async def head(self) -> None:
-        """Wait for status and header fields."""
-        while not self.status:
-            await self._wait(self.connection.pool.limits.first_byte_s)
-
     async def read(self) -> bytes:
         while not self._chunks:
             if self.complete:
                 return b""
-            await self._wait(self.connection.pool.limits.stream_idle_s)
+            await self.wait(self.connection.pool.limits.stream_idle_s)
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -74,7 +69,7 @@ class Exchange:
             self._fault = fault
             self.parser = None
             self.connection.drop()
-            self._wake()
+            self.wake()
 
     def spoil(self) -> None:
         """Take note that the node sent what is not HTTP, within the response or after it."""
@@ -88,9 +83,9 @@ class Exchange:
             self.connection.release()
         else:
             self.connection.drop()
-        self._wake()
 
-    async def _wait(self, limit_s: float) -> None:
+    async def wait(self, limit_s: float) -> None:
+        """Wait until something has come."""
         if self._fault is not None:
             raise self._fault
         loop = self.connection.pool.loop
@@ -103,7 +98,7 @@ class Exchange:
         if self._fault is not None:
             raise self._fault
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -122,7 +117,6 @@ class Exchange:
         status = self.parser.get_status_code()
         if status >= 200 and not self.complete:
             self.status = status
-            self._wake()
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
@@ -132,7 +126,6 @@ class Exchange:
         self._buffered += len(data)
         if self._buffered >= BUFFER_BYTES:
             self.connection.pause()
-        self._wake()
 
     def on_message_complete(self) -> None:
         if self.status and not self.complete:
@@ -184,20 +177,18 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def release(self) -> None:
-        self._detach()
-        self.resume()
-        if self.usable:
-            self.idle_since = self.pool.loop.time()
-            self.pool.idle.append(self)
-
-    def drop(self) -> None:
-        self._detach()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _detach(self) -> None:
         self.exchange = None
         self.pool.active.discard(self)
+        if not self._reading:
+            self.resume()
+        self.idle_since = self.pool.loop.time()
+        self.pool.idle.append(self)
+
+    def drop(self) -> None:
+        self.exchange = None
+        self.pool.active.discard(self)
+        if self._transport is not None:
+            self._transport.abort()
 
     # asyncio's callbacks.
 
@@ -219,6 +210,7 @@ class Connection(asyncio.Protocol):
             exchange.finish()
         elif exchange.bodiless_bytes > MAX_HEAD_BYTES:
             exchange.spoil()
+        exchange.wake()
 
     def pause_writing(self) -> None:
         self._writable = self.pool.loop.create_future()
@@ -255,16 +247,22 @@ class OwnPool:
         """Send on the connection used last. Sealed bytes go out at most once; a GET may be asked again."""
         connection = self._take()
         reused = connection is not None
-        if connection is None:
-            connection = await self._connect()
+        exchange = self._start(connection or await self._connect(), request)
         try:
-            return await self._send_on(connection, request)
-        except UpstreamTimeout:
+            while not exchange.status:
+                await exchange.wait(self.limits.first_byte_s)
+        except BaseException as fault:
+            await exchange.close()
+            if reused and request.method == "GET" and type(fault) is UpstreamError:
+                return await self._again(request)
             raise
-        except UpstreamError:
-            if not reused or request.method != "GET":
-                raise
-        return await self._send_on(await self._connect(), request)
+        return exchange
+
+    async def _again(self, request: UpstreamRequest) -> Exchange:
+        """Repeat on a connection of its own what a node may have missed by closing the old one."""
+        while self.idle:
+            self.idle.pop().drop()
+        return await self.send(request)
 
     async def aclose(self) -> None:
         self._sweeper.cancel()
@@ -274,7 +272,7 @@ class OwnPool:
             else:
                 connection.exchange.fail(UpstreamError())
 
-    async def _send_on(self, connection: Connection, request: UpstreamRequest) -> Exchange:
+    def _start(self, connection: Connection, request: UpstreamRequest) -> Exchange:
         fields = "".join([f"{name}: {value}\r\n" for name, value in request.fields])
         length = (
             "transfer-encoding: chunked" if request.rest is not None else f"content-length: {len(request.body)}"
@@ -286,11 +284,6 @@ class OwnPool:
         else:
             exchange = connection.start(head + _chunk(request.body))
             exchange.pump = self.loop.create_task(self._pump(exchange, request))
-        try:
-            await exchange.head()
-        except BaseException:
-            await exchange.close()
-            raise
         return exchange
 
     async def _pump(self, exchange: Exchange, request: UpstreamRequest) -> None:
