@@ -118,3 +118,29 @@ def test_locks_name_no_host_and_pin_everything_by_hash() -> None:
         assert len(re.findall(r"^[a-z0-9._-]+==(?:[^\n]*\\\n)*[^\n]*--hash=sha256:", text, re.MULTILINE)) == len(
             entries
         )
+
+
+def test_every_check_stands_in_the_specification() -> None:
+    """SPEC lists every check of an appraisal, and no other, in clause 5.6."""
+    from confide_attestation.checks.ids import CheckId
+
+    table = (ROOT / "SPEC.md").read_text().partition("5.6 Checks.")[2].partition("5.7")[0]
+    listed = [
+        name for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    ]
+    assert listed == [check.value for check in CheckId]
+
+
+def test_every_label_stands_in_the_specification() -> None:
+    """SPEC names every label that is hashed, signed or sent."""
+    from confide_protocol import labels
+
+    spec = (ROOT / "SPEC.md").read_text()
+    names = [
+        name
+        for name in vars(labels)
+        if name.startswith(("PURPOSE_", "LABEL_", "SALT_", "FIELD_", "EAT_", "MEDIA_"))
+    ]
+    assert len(names) > 20
+    texts = {name: value.decode() if isinstance(value := getattr(labels, name), bytes) else value for name in names}
+    assert [name for name, text in texts.items() if text not in spec] == []
