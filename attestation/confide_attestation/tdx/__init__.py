@@ -1,0 +1,1 @@
+"""Intel TDX: parse (`abi`, `collateral`), authenticate (`library`, `diagnose`), judge (`verify`)."""

@@ -1,0 +1,323 @@
+"""Judge one TDX quote by itself: its form, Intel's documents, signatures and TCB, and the TD that it speaks of.
+
+Source: Intel TDX DCAP Quote Verification Library; Intel TDX Module ABI.
+Signatures, chains and TCB levels are `dcap-qvl`'s (`library`); form and all that it leaves out are judged here.
+Does not check: report data, freshness, event logs, the binding to a keyset.
+"""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from confide_attestation.checks.ledger import Ledger
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.result import AttestationResult, Verdict
+from confide_attestation.roots.intel import SGX_ROOT_CA_PEM, SGX_ROOT_CA_SHA256
+from confide_attestation.tdx import abi, library
+from confide_attestation.tdx.abi import BodyType, TdBit, TdxQuote
+from confide_attestation.tdx.claims import Claims, expires_unix_s, quote_claims, tcb_claims
+from confide_attestation.tdx.collateral import Collateral, TcbInfo, parse_collateral
+from confide_attestation.tdx.diagnose import certificate_faults
+from confide_attestation.tdx.explain import (
+    STATUSES,
+    UP_TO_DATE,
+    is_as_good,
+    module_faults,
+    why_no_level,
+    why_not_up_to_date,
+)
+from confide_attestation.tdx.ids import (
+    TDX_AUTHENTICITY_CHECKS,
+    TDX_FILES,
+    TDX_POLICY_CHECKS,
+    TDX_SIGNATURE_CHECKS,
+    TdxCheck,
+)
+from confide_attestation.tdx.library import Fault, Pck
+
+_MODULE_CHECKS = (
+    TdxCheck.TDX_MODULE_ID_UNKNOWN,
+    TdxCheck.TDX_MODULE_MRSIGNER,
+    TdxCheck.SEAM_ATTRIBUTES,
+    TdxCheck.TDX_MODULE_SVN,
+)
+_NOT_APPRAISED = "no policy was given: NOT appraised"
+_DAY_S = 86_400
+
+
+def verify_tdx(
+    quote: bytes, collateral_json: bytes, *, now_unix_s: int, root_der: bytes | None = None
+) -> AttestationResult:
+    """Judge one TDX quote's authenticity by Intel's collateral for its platform. Never yields a keyset.
+
+    Without a policy a TCB status other than UpToDate is a refusal, and the verdict is AUTHENTIC at best. UNREADABLE
+    means that an input is not a file of its kind. `root_der` replaces Intel's packaged root; the result is then of
+    simulated hardware.
+    """
+    ledger = Ledger()
+    root = intel_root() if root_der is None else root_der
+    claims = _judge(ledger, quote, collateral_json, root, now_unix_s)
+    for check in TDX_POLICY_CHECKS:
+        ledger.skip(check, _NOT_APPRAISED)
+    verdict = Verdict.AUTHENTIC if ledger.holds(TDX_AUTHENTICITY_CHECKS) else Verdict.REFUSED
+    if ledger.failed(TDX_FILES):
+        verdict = Verdict.UNREADABLE
+    return AttestationResult(
+        verdict=verdict,
+        checks=ledger.close(TDX_AUTHENTICITY_CHECKS + TDX_POLICY_CHECKS),
+        claims={} if claims is None else {"cpu0": claims},
+        simulated=root_der is not None,
+        policy_id=None,
+        policy_digest=None,
+        judged_at_unix_s=now_unix_s,
+    )
+
+
+@cache
+def intel_root() -> bytes:
+    """Return Intel's packaged root as DER, after comparing it with its pinned digest."""
+    der = base64.b64decode("".join(SGX_ROOT_CA_PEM.split("\n")[1:-2]))
+    assert hashlib.sha256(der).hexdigest() == SGX_ROOT_CA_SHA256  # noqa: S101 - the package itself
+    return der
+
+
+def _judge(ledger: Ledger, data: bytes, collateral_json: bytes, root: bytes, now_unix_s: int) -> Claims | None:
+    quote = _read_quote(ledger, data)
+    collateral = _read_collateral(ledger, collateral_json, now_unix_s)
+    if quote is not None:
+        _check_header(ledger, quote, root)
+        _check_td(ledger, quote)
+    if quote is None or collateral is None or not quote.chain:
+        return None
+    pck = library.read_pck(quote.data)
+    if not ledger.expect(
+        TdxCheck.PCK_EXTENSIONS,
+        pck is not None,
+        "the PCK certificate names its platform and TCB",
+        "the PCK certificate's SGX extension is absent or not whole",
+    ):
+        return None
+    assert pck is not None  # noqa: S101 - the check above
+    outcome = library.judge(quote.data, collateral, root, now_unix_s)
+    if isinstance(outcome, Fault):
+        if outcome.after_signatures:
+            _pass_signatures(ledger, None)
+            _check_platform(ledger, quote, pck, collateral.tcb_info)
+        _name_fault(ledger, outcome, quote, pck, collateral, root, now_unix_s)
+        return quote_claims(quote, pck, collateral) if outcome.after_signatures else None
+    _pass_signatures(ledger, (expires_unix_s(outcome) - now_unix_s) // _DAY_S)
+    _check_platform(ledger, quote, pck, collateral.tcb_info)
+    _check_status(ledger, outcome, quote, pck, collateral.tcb_info)
+    agree = _same_body(quote, outcome)
+    ledger.expect(
+        TdxCheck.DCAP_QVL, agree, "no fault; it read the same quote", "dcap-qvl read another quote than this one"
+    )
+    return quote_claims(quote, pck, collateral) | tcb_claims(outcome) if agree else None
+
+
+def _read_quote(ledger: Ledger, data: bytes) -> TdxQuote | None:
+    try:
+        quote = abi.parse_quote(data)
+    except EvidenceMalformed as fault:
+        ledger.fail(TdxCheck(fault.check), str(fault))
+        return None
+    padding = len(data) - len(quote.data)
+    for check, passed in (
+        (TdxCheck.QUOTE_SIZE, f"{len(quote.data)} bytes"),
+        (TdxCheck.QUOTE_VERSION, f"version {quote.version}"),
+        (TdxCheck.TEE_TYPE, "TDX"),
+        (TdxCheck.BODY_TYPE, "TD 1.0" if quote.body_type is BodyType.TD10 else "TD 1.5"),
+        (TdxCheck.QUOTE_TRUNCATED, "all parts are there"),
+        (TdxCheck.QUOTE_LENGTHS, "every length is that of its content"),
+        (TdxCheck.QUOTE_TRAILING_DATA, f"{padding} zero bytes follow" if padding else "nothing follows"),
+    ):
+        ledger.expect(check, True, passed, "")
+    return quote
+
+
+def _read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral | None:
+    try:
+        collateral = parse_collateral(data)
+    except EvidenceMalformed as fault:
+        ledger.fail(TdxCheck(fault.check), str(fault))
+        return None
+    ledger.expect(TdxCheck.COLLATERAL_FORMAT, True, "TCB info, QE identity, two lists and their signers", "")
+    info, identity = collateral.tcb_info, collateral.qe_identity
+    ledger.expect(
+        TdxCheck.TCB_INFO_TYPE,
+        (info.id, info.version, info.tcb_type) == ("TDX", 3, 0),
+        "TCB info of TDX, version 3",
+        f"expected TCB info TDX version 3 of type 0, found {info.id[:16]!r} {info.version} of type {info.tcb_type}",
+    )
+    fetch = "fetch it anew from api.trustedservices.intel.com"
+    for early, late, document in (
+        (TdxCheck.TCB_INFO_NOT_YET_VALID, TdxCheck.TCB_INFO_EXPIRED, info),
+        (TdxCheck.QE_IDENTITY_NOT_YET_VALID, TdxCheck.QE_IDENTITY_EXPIRED, identity),
+    ):
+        issued, until = _day(document.issued_unix_s), _day(document.next_update_unix_s)
+        left = (document.next_update_unix_s - now_unix_s) // _DAY_S
+        started, running = document.issued_unix_s <= now_unix_s, now_unix_s <= document.next_update_unix_s
+        ledger.expect(early, started, f"issued {issued}", f"issued only {issued}; compare clocks")
+        ledger.expect(late, running, f"good for {left} days more, until {until}", f"ended {until}; {fetch}")
+    for name, crl in (("PCK", collateral.pck_crl), ("root", collateral.root_crl)):
+        if crl is not None and crl.last_update_utc.timestamp() > now_unix_s:
+            ledger.fail(
+                TdxCheck.CRL_NOT_YET_VALID, f"the {name} list is issued only {crl.last_update_utc:%Y-%m-%d}"
+            )
+            break
+    unknown = {level.status for level in info.levels} - set(STATUSES)
+    if unknown:
+        ledger.fail(
+            TdxCheck.TCB_STATUS_UNKNOWN, f"the TCB info has a status that is unknown: {min(unknown)[:40]!r}"
+        )
+    return collateral
+
+
+def _check_header(ledger: Ledger, quote: TdxQuote, root: bytes) -> None:
+    key_type, types, report = quote.attestation_key_type, quote.certificate_types, quote.qe_report
+    reserved = report[20:48] + report[96:128] + report[160:256] + report[260:320] + report[352:]
+    expected = (abi.CERT_QE_REPORT, abi.CERT_PEM_CHAIN)
+    for check, holds, passed, failed in (
+        (TdxCheck.ATT_KEY_TYPE, key_type == abi.ECDSA_P256, "ECDSA P-256", f"{key_type} is not 2, ECDSA P-256"),
+        (TdxCheck.QE_VENDOR, quote.qe_vendor == abi.INTEL_QE_VENDOR, "Intel's", "not Intel's quoting enclave"),
+        (TdxCheck.CERT_DATA_TYPE, types == expected, "6, and 5 in it", f"{types} is not 6, and 5 in it"),
+        (TdxCheck.QE_REPORT_RESERVED, not any(reserved), "zero", "a reserved field of the QE's report is not zero"),
+    ):
+        ledger.expect(check, holds, passed, failed)
+    if quote.chain:
+        ledger.expect(TdxCheck.PCK_CHAIN_FORMAT, True, "PCK, its CA and the root, as PEM", "")
+        ledger.expect(
+            TdxCheck.ROOT_UNTRUSTED,
+            quote.chain[-1] == root,
+            f"the quote's chain ends in the pinned root {hashlib.sha256(root).hexdigest()[:16]}…",
+            "the quote's chain ends in another root than the pinned one",
+        )
+
+
+def _check_td(ledger: Ledger, quote: TdxQuote) -> None:
+    bits, xfam = quote.td_attributes, quote.xfam
+    unknown, strange = bits & ~TdBit.KNOWN, xfam & ~abi.XFAM_KNOWN
+    lacking = abi.XFAM_ALWAYS & ~xfam
+    service = any(quote.field("mr_service_td"))
+    for check, holds, passed, failed in (
+        (TdxCheck.TD_DEBUG, not bits & TdBit.DEBUG, "debugging is off", "the host may debug this TD"),
+        (TdxCheck.TD_PROFILING, not bits & TdBit.PROFILING, "profiling is off", "the host may profile this TD"),
+        (TdxCheck.TD_RESERVED_BITS, not unknown, "no unknown attribute", f"unknown TD attributes {unknown:#x}"),
+        (
+            TdxCheck.SEPT_VE_DISABLE,
+            bool(bits & TdBit.SEPT_VE_DISABLE),
+            "no #VE for pages that the host takes away",
+            "SEPT_VE_DISABLE is off: the host can inject exceptions by taking pages away",
+        ),
+        (TdxCheck.TD_MIGRATABLE, not bits & TdBit.MIGRATABLE, "cannot be migrated", "the TD can be migrated"),
+        (TdxCheck.SERVICE_TD, not service, "no service TD", "a service TD is bound, and may act on this TD"),
+        (
+            TdxCheck.XFAM_RESERVED,
+            not strange and not lacking,
+            f"XFAM {xfam:#x}",
+            f"XFAM {xfam:#x} has unknown bits {strange:#x} or lacks x87 and SSE",
+        ),
+        (TdxCheck.MR_SEAM_ZERO, any(quote.field("mr_seam")), "the TDX module is measured", "MRSEAM is all zero"),
+        (TdxCheck.MR_TD_ZERO, any(quote.field("mr_td")), "the TD is measured", "MRTD is all zero"),
+    ):
+        ledger.expect(check, holds, passed, failed)
+
+
+def _pass_signatures(ledger: Ledger, days_left: int | None) -> None:
+    """Record that certificates, lists, documents and the quote's signatures hold."""
+    ends = "" if days_left is None else f"; the first of all ends in {days_left} days"
+    for check in TDX_SIGNATURE_CHECKS:
+        if not ledger.passed((check,)) and not ledger.failed((check,)):
+            ledger.expect(check, True, "holds (dcap-qvl)" + (ends if check is TdxCheck.CRL_EXPIRED else ""), "")
+
+
+def _check_platform(ledger: Ledger, quote: TdxQuote, pck: Pck, info: TcbInfo) -> None:
+    for check, wanted, found in (
+        (TdxCheck.FMSPC_MISMATCH, info.fmspc.lower(), pck.fmspc.hex()),
+        (TdxCheck.PCEID_MISMATCH, info.pce_id.lower(), pck.pce_id.hex()),
+    ):
+        ledger.expect(
+            check, wanted == found, found, f"TCB info is of {wanted[:16]}, the PCK certificate of {found}"
+        )
+    ledger.expect(TdxCheck.COMPONENT_COUNT, True, f"{library.COMPONENTS} of each kind", "")
+    faults = module_faults(quote, info)
+    svn, version = quote.field("tee_tcb_svn")[:2]
+    for check in _MODULE_CHECKS:
+        ledger.expect(check, check not in faults, f"TDX_{version:02X}, SVN {svn}", faults.get(check, ""))
+
+
+def _check_status(ledger: Ledger, tree: dict[str, Any], quote: TdxQuote, pck: Pck, info: TcbInfo) -> None:
+    status, level, qe = tree["tcb"]["status"], tree["platform"]["tcb_level"], tree["qe"]["tcb_level"]["tcbStatus"]
+    current = tree["platform"]["current_tcb_level"]
+    ledger.expect(TdxCheck.TCB_NO_LEVEL, True, f"the level of {level['tcbDate'][:10]}", "")
+    if not ledger.failed((TdxCheck.TCB_STATUS_UNKNOWN,)):
+        known = status in STATUSES
+        ledger.expect(TdxCheck.TCB_STATUS_UNKNOWN, known, status, f"unknown TCB status {status[:40]!r}")
+    ledger.expect(TdxCheck.TCB_REVOKED, status != "Revoked", "not revoked", "the TCB level is revoked")
+    advisories = ", ".join(tree["tcb"]["advisory_ids"])
+    denied = "" if status == UP_TO_DATE else why_not_up_to_date(status, qe, quote, pck, info)
+    ledger.expect(
+        TdxCheck.TCB_STATUS_DENIED,
+        status == UP_TO_DATE,
+        f"{status}; evaluation number {info.evaluation_number}",
+        denied + (f"; advisories: {advisories}" if advisories else ""),
+    )
+    running = None if current is None else current["tcbStatus"]
+    # The module that runs now is never older than the one that launched the TD, unless something is wrong.
+    ledger.expect(
+        TdxCheck.CURRENT_TCB,
+        running is None or is_as_good(running, level["tcbStatus"]),
+        "a TD 1.0 quote does not say" if running is None else f"the TDX module that runs now is {running}",
+        f"the TDX module that runs now is {running}, the one that launched the TD {level['tcbStatus']}",
+    )
+    ledger.expect(
+        TdxCheck.TD_RELAUNCH_ADVISED,
+        not status.startswith("TDRelaunchAdvised"),
+        "the TD need not be launched anew",
+        "the TD was launched by a TDX module that is out of date, and a newer one runs now: launch the TD anew",
+    )
+
+
+def _name_fault(
+    ledger: Ledger,
+    fault: Fault,
+    quote: TdxQuote,
+    pck: Pck,
+    collateral: Collateral,
+    root: bytes,
+    now_unix_s: int,
+) -> None:
+    """Record the library's fault under the checks that it stands for, unless ours have found it already."""
+    if fault.of_certificates:
+        found = certificate_faults(quote, collateral, root, now_unix_s)
+        for check, detail in found.items():
+            ledger.fail(check, detail)
+        named = bool(found) or ledger.failed((TdxCheck.ROOT_UNTRUSTED,))
+    else:
+        named = ledger.failed(fault.checks)
+        if fault.checks and not named and not ledger.passed(fault.checks[:1]):
+            lacks_level = fault.checks == (TdxCheck.TCB_NO_LEVEL,)
+            detail = why_no_level(quote, pck, collateral.tcb_info) if lacks_level else fault.text
+            ledger.fail(fault.checks[0], detail)
+            named = True
+    if named:
+        ledger.skip(TdxCheck.DCAP_QVL, f"its first fault is named above: {fault.text[:200]}")
+    else:
+        ledger.fail(TdxCheck.DCAP_QVL, f"refused by dcap-qvl: {fault.text[:200]}")
+
+
+def _same_body(quote: TdxQuote, tree: dict[str, Any]) -> bool:
+    """Say whether the library read what we read; two parsers that differ are how evidence is smuggled."""
+    report = tree["report"]
+    later = report.get("TD15", {})
+    read = later.get("base") or report.get("TD10") or {}
+    read |= {name: value for name, value in later.items() if name != "base"}
+    read = {name.replace("rt_mr", "rtmr"): value for name, value in read.items()}
+    names = [*abi.FIELDS, *(abi.TD15_FIELDS if quote.body_type is BodyType.TD15 else ())]
+    return read == {name: quote.field(name).hex() for name in names}
+
+
+def _day(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d}"
