@@ -1,0 +1,1 @@
+"""NVIDIA GPUs and switches: parse (`spdm`, `rim`), authenticate (`chain`, `ocsp`), judge (`verify`, `nras`)."""
