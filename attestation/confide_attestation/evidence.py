@@ -126,7 +126,7 @@ def parse_bundle(data: bytes) -> tuple[EvidenceBundle, Endorsements]:
     if tree["purpose"] != labels.PURPOSE_BUNDLE:
         raise EvidenceMalformed("evidence bundle: wrong purpose")
     cpu = _keys(tree["cpu"], {"kind", "report"})
-    if cpu["kind"] not in set(CpuKind):
+    if cpu["kind"] not in tuple(CpuKind):
         raise EvidenceMalformed("evidence bundle: unknown kind of CPU evidence")
     gpus = [_keys(g, {"architecture", "report", "certificate_chain"}) for g in _list(tree["gpus"], MAX_GPUS)]
     logs = [_keys(log, {"kind", "data"}) for log in _list(tree["event_logs"], MAX_EVENT_LOGS)]
