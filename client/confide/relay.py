@@ -242,9 +242,11 @@ class Relay:
     def _verify(self, authorization: str | None) -> AttestedKeyset:
         nonce = self.session.challenge()
         bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
-        attested = self.session.verify(bundle, nonce, int(self._clock()))
-        self._memory.remember(self.session.policy.id, self.session.policy.serial)
-        return attested
+        policy = self.session.policy
+        # A policy that cannot be remembered could be rolled back: nothing is trusted under it.
+        return self.session.verify(
+            bundle, nonce, int(self._clock()), accepted=lambda: self._memory.remember(policy.id, policy.serial)
+        )
 
     # --- Sealing
 

@@ -130,8 +130,12 @@ class ClientSession:
         """Draw the nonce that the next evidence must answer."""
         return fresh(self._random)
 
-    def verify(self, bundle: bytes, nonce: bytes, now_unix_s: int) -> AttestedKeyset:
+    def verify(
+        self, bundle: bytes, nonce: bytes, now_unix_s: int, *, accepted: Callable[[], None] = lambda: None
+    ) -> AttestedKeyset:
         """Appraise evidence fetched with `nonce`; what passed before stays in force if this does not pass.
+
+        `accepted` is called between the appraisal and the first use of what passed; if it raises, nothing passed.
 
         Raises: EvidenceMalformed, AppraisalRejected.
         """
@@ -147,6 +151,7 @@ class ClientSession:
         )
         if result.keyset is None:
             raise AppraisalRejected(result)
+        accepted()
         self.verified = Verified(result, result.keyset, bundle, nonce)
         return result.keyset
 

@@ -87,6 +87,20 @@ def test_an_accepted_policy_is_remembered(wire: Wire, tmp_path: Path) -> None:
     assert memory.floor(a_peer().policy.id) == a_peer().policy.serial
 
 
+def test_a_policy_that_cannot_be_remembered_is_not_trusted(wire: Wire) -> None:
+    """Where the floor cannot be written, every call fails, not the first alone."""
+    relay = a_peer().relay(memory=Unwritable(None))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="policy memory"):
+            relay.ready()
+    assert relay.session.verified is None
+
+
+class Unwritable(PolicyMemory):
+    def remember(self, policy_id: str, serial: int) -> None:
+        raise ConfigError(policy_id, "policy memory", f"serial {serial} cannot be written")
+
+
 def test_one_verification_serves_many_threads(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that come at once share one fetch; later calls need none."""
     relay = a_peer().relay()
