@@ -10,8 +10,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import astuple, dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
 
 from confide_protocol import labels
@@ -288,8 +287,9 @@ def _check_target(head: RequestHead) -> None:
 
 
 def _http_date(value: str | None) -> float | None:
+    """Read an IMF-fixdate (RFC 9110 section 5.6.7), and no other of the forms that mail knows."""
     try:
-        date = parsedate_to_datetime(value or "")
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        date_unix_s = parsedate_to_datetime(value or "").timestamp()
+        return date_unix_s if formatdate(date_unix_s, usegmt=True) == value else None
     except (ValueError, TypeError, OverflowError):
         return None

@@ -13,6 +13,8 @@ HEX = "ab" * 32
 REFUSED = [
     ({labels.FIELD_DATE: None}, "bad_header", "date"),
     ({labels.FIELD_DATE: "yesterday"}, "bad_header", "date"),
+    ({labels.FIELD_DATE: formatdate(NOW)}, "bad_header", "date"),
+    ({labels.FIELD_DATE: formatdate(NOW, usegmt=True).lower()}, "bad_header", "date"),
     ({labels.FIELD_DATE: formatdate(NOW - 61, usegmt=True)}, "date_skew", "date"),
     ({labels.FIELD_DATE: formatdate(NOW + 61, usegmt=True)}, "date_skew", "date"),
     ({labels.FIELD_NONCE: None}, "bad_header", labels.FIELD_NONCE),
