@@ -1,7 +1,6 @@
 """What a receipt says of one exchange (SPEC 9)."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 
 from confide_protocol.hpke import Suite
 from confide_protocol.keyset import Manifest
@@ -60,8 +59,8 @@ def make_claims(
 def _sampling_claims(sampling: Sampling) -> dict[str, str | int]:
     """Stop sequences are content: only their number is said."""
     return {
-        "temperature": f"{Decimal(repr(sampling.temperature)):f}",
-        "top_p": f"{Decimal(repr(sampling.top_p)):f}",
+        "temperature": repr(sampling.temperature),
+        "top_p": repr(sampling.top_p),
         "max_tokens": sampling.max_tokens,
         "stop_count": len(sampling.stop),
     }

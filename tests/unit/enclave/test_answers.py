@@ -69,6 +69,13 @@ async def test_shape_none_sends_each_token_as_it_comes():
     assert (opened.claims.prompt_tokens, opened.claims.completion_tokens) == (4, 20)
 
 
+async def test_the_least_temperature_has_a_receipt():
+    """A float that takes hundreds of decimal places is signed as any other."""
+    tiny = {"temperature": 5e-324, "top_p": 1e-300}
+    opened, _ = await exchange(Node(ScriptedEngine(WORDS)), {**CHAT, **tiny})
+    assert {name: float(opened.claims.sampling[name]) for name in tiny} == tiny
+
+
 @pytest.mark.parametrize("shape", ["bucketed", "none"])
 async def test_a_failing_stream_ends_with_an_error_and_a_receipt(shape):
     """After the head, a failure is an error event, no [DONE], outcome aborted, and the text so far committed."""
