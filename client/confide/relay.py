@@ -57,7 +57,7 @@ class Link:
     """How the gateway is reached. Neither TLS nor proxy is trusted with content."""
 
     tls: ssl.SSLContext | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # its URL may hold a password
 
     @property
     def options(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def fetch_evidence(url: str, nonce: bytes, authorization: Mapping[str, str], lim
                     if time.monotonic() > deadline_s:
                         raise RelayUnreachable("the gateway took too long to send the evidence")
     except httpx2.TransportError as fault:
-        raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from fault
+        raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from None
     return bytes(bundle)
 
 

@@ -94,9 +94,10 @@ class _Sealed:
         except self.module.TimeoutException:
             raise
         except self.module.TransportError as fault:
+            # Not `from fault`: its text may quote what the gateway sent in clear.
             if begun:
-                raise Truncated from fault
-            raise RelayUnreachable(f"the gateway cannot be reached ({type(fault).__name__})") from fault
+                raise Truncated from None
+            raise RelayUnreachable(f"the gateway cannot be reached ({type(fault).__name__})") from None
 
 
 def _is_stale(refusal: RelayRefused, again: bool) -> bool:
