@@ -12,9 +12,11 @@ from typing import Any
 
 import dcap_qvl  # type: ignore[import-untyped]
 
+from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.tdx.collateral import Collateral
 from confide_attestation.tdx.ids import TdxCheck
 
+_PCS = "https://api.trustedservices.intel.com"
 _PREFIX = "Verification failed: "
 _SVN_OID = "1.2.840.113741.1.13.1.2."
 COMPONENTS = 16
@@ -161,6 +163,22 @@ def read_pck(quote: bytes) -> Pck | None:
         )
     except ValueError:
         return None
+
+
+def collateral_urls(quote: bytes) -> tuple[str, ...]:
+    """Say where Intel publishes the documents of the quote's platform. Raises: EvidenceMalformed."""
+    try:
+        parsed = dcap_qvl.parse_quote(quote)
+        fmspc, ca = parsed.fmspc(), parsed.ca()
+    except ValueError:
+        detail = "the PCK certificate does not name its platform"
+        raise EvidenceMalformed(detail, TdxCheck.PCK_EXTENSIONS) from None
+    return (
+        f"{_PCS}/tdx/certification/v4/tcb?fmspc={fmspc}",
+        f"{_PCS}/tdx/certification/v4/qe/identity",
+        f"{_PCS}/sgx/certification/v4/pckcrl?ca={ca}&encoding=der",
+        "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
+    )
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,8 +30,28 @@ EXIT_STATUS: Mapping[Verdict, int] = {
 }
 
 
+# Kinds of evidence whose command is loaded only when it is asked for.
+KINDS = {
+    "nras": "confide.cli.verify_nvidia:nras",
+    "nvidia": "confide.cli.verify_nvidia:nvidia",
+    "tdx": "confide.cli.verify_tdx:tdx",
+    "azure": "confide.cli.verify_azure:azure",
+    "eventlog": "confide.cli.verify_eventlog:eventlog",
+}
+
+
 class VerifyGroup(click.Group):
     """A group in which a URL stands for the command `url`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *KINDS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in KINDS:
+            module, _, name = KINDS[cmd_name].partition(":")
+            command: click.Command = getattr(import_module(module), name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,0 +1,63 @@
+"""`confide verify tdx`: judge one TDX quote by Intel's collateral for its platform, offline."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.result import Verdict
+from confide_attestation.tdx.abi import MAX_PADDED_BYTES, parse_quote
+from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
+from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
+from confide_attestation.tdx.library import collateral_urls
+from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.transcript_text import render_transcript
+
+from confide.cli.verify import EXIT_STATUS, FILE, as_tree, read_file, stop
+
+
+@click.command(short_help="Judge one Intel TDX quote.")
+@click.argument("quote", type=FILE)
+@click.option(
+    "--collateral", type=FILE, help="Intel's documents for the platform: dcap-qvl's QuoteCollateralV3 as JSON."
+)
+@click.option(
+    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+def tdx(quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
+    """Judge the TDX QUOTE, of version 4 or 5, with or without zero bytes after it.
+
+    Only authenticity is judged: form, signatures, chains, revocation, TCB, debugging, migration, service TDs. A TCB
+    status other than UpToDate is refused. The verdict is then "authentic, NOT appraised".
+    """
+    data = read_file(quote, MAX_PADDED_BYTES)
+    if collateral is None:
+        _stop_without_collateral(quote, data)
+        return
+    result = verify_tdx(
+        data, read_file(collateral, MAX_COLLATERAL_BYTES), now_unix_s=int(time.time()) if at is None else at
+    )
+    if result.verdict is Verdict.UNREADABLE:
+        for check in result.failed:
+            if check.id in TDX_FILES:
+                file = collateral if check.id == TdxCheck.COLLATERAL_FORMAT else quote
+                click.echo(f"confide verify: {file}: {check.id}: {check.detail}", err=True)
+    if as_json:
+        click.echo(json.dumps(as_tree(result)))
+    elif result.verdict is not Verdict.UNREADABLE:
+        click.echo(render_transcript(result))
+    sys.exit(EXIT_STATUS[result.verdict])
+
+
+def _stop_without_collateral(quote: Path, data: bytes) -> None:
+    try:
+        urls = collateral_urls(parse_quote(data).data)
+    except EvidenceMalformed as fault:
+        stop(f"{quote}: {fault.check}: {fault}")
+    stop(
+        f"--collateral is missing; Intel has what it holds at {', '.join(urls)}: put them in one JSON file in the "
+        "form of dcap-qvl's QuoteCollateralV3 (its `get_collateral` does), and give it with --collateral"
+    )
