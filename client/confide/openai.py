@@ -29,9 +29,9 @@ def _sealed(transport: type[Any], client: type[Any], options: dict[str, Any]) ->
     policy: PolicySource = options.pop("policy", None)
     given = options.get("http_client")
     if given is not None:
-        # with_options() and copy() hand the same client on.
+        # with_options() and copy() hand the same client on. Proxies and mounts of its own would go before ours.
         carried = getattr(given, "_transport", None)
-        if not isinstance(carried, transport) or policy is not None or relay_options:
+        if not isinstance(carried, transport) or given._mounts or policy is not None or relay_options:
             raise LocalStateError("http_client would bypass the seal; build one on confide.transport instead")
         relay: Relay = carried.relay
     else:

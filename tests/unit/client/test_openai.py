@@ -11,6 +11,7 @@ import openai
 import pytest
 from confide import relay as relay_module
 from confide.openai import NO_WEBSOCKETS
+from confide.transport import Transport
 from confide_protocol import labels
 from confide_protocol.errors import LocalStateError, PolicyError, ReceiptInvalid, RelayRefused, RelayUnreachable
 
@@ -133,6 +134,11 @@ def test_nothing_goes_round_the_seal(wire: Wire) -> None:
     """An HTTP client of the caller's own is refused; websockets lead nowhere; a base URL is demanded."""
     with pytest.raises(LocalStateError, match="bypass"):
         confide.OpenAI(**options(http_client=httpx2.Client()))
+    sealing = confide.OpenAI(**options())._relay
+    for more in ({"proxy": "http://127.0.0.1:9"}, {"mounts": {"http://": httpx2.HTTPTransport()}}):
+        mounted = httpx2.Client(transport=Transport("http://gateway.test", relay=sealing), **more)
+        with pytest.raises(LocalStateError, match="bypass"):
+            confide.OpenAI(base_url="http://gateway.test", api_key="k", http_client=mounted)
     with pytest.raises(LocalStateError, match="base_url"):
         confide.OpenAI(api_key="k", policy=a_peer().policy)
     assert confide.OpenAI(**options(websocket_base_url="wss://elsewhere.test")).websocket_base_url == NO_WEBSOCKETS
