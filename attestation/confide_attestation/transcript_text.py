@@ -13,9 +13,14 @@ def render_transcript(result: AttestationResult) -> str:
     digest = "" if result.policy_digest is None else f" (SHA-256 {result.policy_digest.hex()[:16]}…)"
     lines = [SIMULATED_BANNER] if result.simulated else []
     lines.append(f"policy: {result.policy_id or 'none'}{digest}; judged as of {at:%Y-%m-%d %H:%M:%S} UTC")
-    lines += [f"{check.outcome} {check.id} — {check.detail}" for check in result.checks]
+    lines += [f"{check.outcome} {check.id} — {_plain(check.detail)}" for check in result.checks]
     lines.append(verdict_line(result))
     return "\n".join(lines)
+
+
+def _plain(detail: str) -> str:
+    """Show one line without what a terminal would obey: a policy's reasons may come in an auditor's file."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in detail)
 
 
 def verdict_line(result: AttestationResult) -> str:

@@ -186,9 +186,13 @@ def _product(value: bytes | None) -> Product:
 
 
 def _ia5(value: bytes) -> str:
-    if len(value) < 2 or value[0] != 0x16 or value[1] != len(value) - 2 or not value[2:].isascii():
+    if len(value) < 2 or value[0] != 0x16 or value[1] != len(value) - 2 or not _is_printable(value[2:]):
         raise EvidenceMalformed("an extension is not an IA5String", "vek_extensions")
     return value[2:].decode("ascii")
+
+
+def _is_printable(text: bytes) -> bool:
+    return text.isascii() and text.decode().isprintable()
 
 
 def _spl(value: bytes | None, part: str) -> int:

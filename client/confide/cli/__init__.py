@@ -77,7 +77,9 @@ def _tell_absent(name: str, module: str) -> NoReturn:
 
 
 def _one_line(fault: ConfideError) -> str:
-    return " ".join(str(fault).split())
+    line = " ".join(str(fault).split())
+    # A file's own names may stand in it: nothing that a terminal would obey.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from confide import cli
 from confide.audit import audit_file
 from confide.cli import main
+from confide_protocol.errors import ConfigError
 
 from tests.fakes.peer import a_peer, said
 from tests.fakes.scene import NONCE, NOW
@@ -82,6 +83,16 @@ def test_a_package_missed_while_running_is_named_too(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(main, "get_command", lambda *_: click.Command("gateway", callback=late))
     assert is_one_line(run("gateway"), 2, "uvloop", "confide[gateway]")
+
+
+def test_an_errors_line_obeys_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control characters out of a file's names do not reach the terminal."""
+
+    def fails() -> None:
+        raise ConfigError("x.toml", "a\x1b[2J\u202eb", "is not a known setting")
+
+    monkeypatch.setattr(main, "get_command", lambda *_: click.Command("audit", callback=fails))
+    assert run("audit").stderr.strip().isprintable()
 
 
 def test_an_unknown_command_is_refused() -> None:

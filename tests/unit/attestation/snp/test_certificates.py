@@ -33,6 +33,7 @@ def test_stepping_is_not_part_of_the_product() -> None:
         {"product_name": "milan", "product": "Milan"},
         {"product_name": ""},
         {"product_name": "Genoa\x00"},
+        {"product_name": "Genoa-\x1b[2J"},
         {"tcb": {"bl": 1, "tee": 0, "snp": 1}},
         {"product": "Turin", "tcb": {"bl": 1, "tee": 0, "snp": 1, "ucode": 3}},
     ],
