@@ -42,6 +42,7 @@ def serve(app: EnclaveApp, listener: socket.socket, limits: Limits, ready: Mappi
 
     class Http(_BoundedHttp):
         header_timeout_s = limits.header_timeout_s
+        max_body_bytes = 2 * limits.max_request_bytes
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn handles both, then raises them once more for whoever was there before it: nobody.
@@ -82,9 +83,10 @@ class _Server(uvicorn.Server):
 
 
 class _BoundedHttp(HttpToolsProtocol):
-    """Close a connection whose request head is too long or too slow."""
+    """Close a connection whose request head is too long or too slow, or whose body and trailers have no end."""
 
     header_timeout_s: float
+    max_body_bytes: int  # as it lies on the wire, chunk framing included
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -96,10 +98,9 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.abort()
+        self._received_bytes += len(data)
+        if self._received_bytes > MAX_HEAD_BYTES + (0 if self._in_head else self.max_body_bytes):
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -111,7 +112,7 @@ class _BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _begin_head(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._received_bytes = True, 0
         self._timer = self.loop.call_later(self.header_timeout_s, self.transport.abort)
 
     def _end_head(self) -> None:

@@ -168,6 +168,16 @@ def test_a_huge_head_is_cut_off(launch):
     assert read(process.start("GET", "/healthz")).status == 200
 
 
+@pytest.mark.parametrize("piece", [b"x: y\r\n" * 1000, b"y" * 6000], ids=["many", "one"])
+def test_endless_trailers_are_cut_off(launch, piece):
+    """What follows a body's last chunk is bounded like the body, for callers without the secret too."""
+    process = launch(limits="max_request_bytes = 1024")
+    with socket.create_connection(("127.0.0.1", process.port), timeout=5) as peer:
+        peer.sendall(b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            peer.sendall(piece * 1000)
+
+
 def test_connections_are_reused(launch):
     """Keep-alive works across requests: a head's clock starts with the head."""
     process = launch(limits="header_timeout_s = 0.3")
