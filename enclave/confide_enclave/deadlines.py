@@ -30,4 +30,6 @@ class Deadlines:
     def stop_at(self, when_s: float) -> None:
         self._stop_at_s = when_s
         for timeout in self._open:
+            if timeout.expired():  # but its task has not run since
+                continue
             timeout.reschedule(min(when_s, timeout.when() or when_s))
