@@ -17,6 +17,7 @@ from confide_attestation.policy import AppraisalPolicy, load_policy
 from confide_attestation.result import AttestationResult, Check, Outcome
 from confide_protocol import cbor, labels
 from confide_protocol.errors import Malformed, ProtocolError, ReceiptInvalid
+from confide_protocol.fields import is_time
 from confide_protocol.receipt import ReceiptClaims, verify_receipt
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
@@ -78,7 +79,7 @@ def parse_audit_file(data: bytes) -> AuditFile:
     if not isinstance(tree, dict) or set(tree) != _FIELDS or tree["purpose"] != PURPOSE_AUDIT:
         raise Malformed("not an audit file")
     stated = tree["stated_unix_s"]
-    if type(stated) is not int or not 0 <= stated < 1 << 40:
+    if not is_time(stated):
         raise Malformed("an audit file's stated_unix_s is not a time")
     if not all(isinstance(tree[name], bytes) for name in ("evidence", "nonce", "policy", "receipt")):
         raise Malformed("a part of an audit file is not bytes")

@@ -1,6 +1,6 @@
 """Claims of a CWT: a dataclass names each one's label and the test of its value, once.
 
-issued_unix_s: Annotated[int, Claim(6, is_int(0, 1 << 40))]
+issued_unix_s: Annotated[int, Claim(6, is_time)]
 """
 
 from collections.abc import Mapping

@@ -72,7 +72,7 @@ class ReceiptClaims:
     shape: Annotated[str, cwt.Claim(-66018, _is_name)]
     prompt_tokens: Annotated[int, cwt.Claim(-66019, fields.is_int(0, 1 << 40))]
     completion_tokens: Annotated[int, cwt.Claim(-66020, fields.is_int(0, 1 << 40))]
-    issued_unix_s: Annotated[int, cwt.Claim(6, fields.is_int(0, 1 << 40))]
+    issued_unix_s: Annotated[int, cwt.Claim(6, fields.is_time)]
     simulated: Annotated[bool, cwt.Claim(-66021, fields.is_bool)]
     client_asserted: Annotated[Mapping[str, bytes], cwt.Claim(-66022, _is_asserted)]
     dialect: Annotated[str, cwt.Claim(-66016, _is_name)] = labels.DIALECT_CHUNKED_OHTTP

@@ -123,6 +123,7 @@ def test_the_auditors_own_policy_decides(kept: AuditFile) -> None:
         {"purpose": "confide.audit.v1"},
         [],
         {"stated_unix_s": -1},
+        {"stated_unix_s": 253_402_300_800},
         {"stated_unix_s": True},
         {"evidence": "text"},
         {"receipt": None},
