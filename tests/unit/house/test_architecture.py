@@ -131,6 +131,20 @@ def test_every_check_stands_in_the_specification() -> None:
     assert listed == [check.value for check in CheckId]
 
 
+def test_the_threat_model_names_what_there_is() -> None:
+    """Checks and policy settings that THREAT_MODEL names are those of the code."""
+    from confide_attestation.checks.ids import CheckId
+    from confide_attestation.policy import SimulatedPolicy
+
+    text = (ROOT / "THREAT_MODEL.md").read_text()
+    checks = re.findall(r"`([\w-]+)`", " ".join(re.findall(r"checks? (`[\w-]+`(?:, `[\w-]+`)*)", text)))
+    assert len(checks) >= 3
+    assert set(checks) <= {check.value for check in CheckId}
+    fields = dict(SimulatedPolicy.model_fields)
+    for table, setting in re.findall(r"`(\w+)\.(\w+)`", text.replace("`SPEC.md`", "")):
+        assert setting in fields[table].annotation.model_fields, setting
+
+
 def test_every_label_stands_in_the_specification() -> None:
     """SPEC names every label that is hashed, signed or sent."""
     from confide_protocol import labels
