@@ -49,7 +49,7 @@ class Ledger:
         """Return the checks of `scope` in order; those never made are SKIP."""
         unreached = "not reached: an earlier check failed"
         return tuple(
-            self._checks.get(check_id, Check(check_id.value, Outcome.SKIP, unreached)) for check_id in scope
+            self._checks.get(check_id) or Check(check_id.value, Outcome.SKIP, unreached) for check_id in scope
         )
 
     def _record(self, check_id: StrEnum, outcome: Outcome, detail: str) -> None:

@@ -34,7 +34,7 @@ def quote_claims(quote: TdxQuote, pck: Pck, collateral: Collateral) -> Claims:
         "ppid": pck.ppid.hex(),
         "pce_id": pck.pce_id.hex(),
         "pce_svn": pck.pce_svn,
-        "cpu_svns": bytes(svn & 0xFF for svn in pck.sgx_svns).hex(),
+        "cpu_svn": pck.cpu_svn.hex(),
     }
     for name, document in (("tcb_info", collateral.tcb_info), ("qe_identity", collateral.qe_identity)):
         claims[f"{name}_issued"] = document.issued_unix_s

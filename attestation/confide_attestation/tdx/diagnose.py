@@ -4,6 +4,7 @@ Names faults only: nothing here lets a quote pass that the library refused.
 Source: RFC 5280; Intel SGX PCK Certificate and Certificate Revocation List Profile.
 """
 
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -24,14 +25,17 @@ def certificate_faults(quote: TdxQuote, collateral: Collateral, root_der: bytes,
     """Return every fault that can be named, of the quote's chain, the signers of both documents, and the lists."""
     faults: Faults = {}
     now = datetime.fromtimestamp(now_unix_s, UTC)
-    try:
+    with warnings.catch_warnings():
+        # The library warns of what is odd in a certificate; here it is a fault or it is none.
+        warnings.simplefilter("ignore")
         root = x509.load_der_x509_certificate(root_der)
-        leaf, ca = (x509.load_der_x509_certificate(der) for der in quote.chain[:2])
-        _links(faults, TdxCheck.PCK_CHAIN, TdxCheck.PCK_EXPIRED, (leaf, ca, root), now)
         _documents(faults, collateral, root, now)
-        _lists(faults, collateral, leaf, ca, root, now)
-    except _FAULTS:
-        faults.setdefault(TdxCheck.PCK_CHAIN, "a certificate of the quote cannot be read")
+        try:
+            leaf, ca = (x509.load_der_x509_certificate(der) for der in quote.chain[:2])
+            _links(faults, TdxCheck.PCK_CHAIN, TdxCheck.PCK_EXPIRED, (leaf, ca, root), now)
+            _lists(faults, collateral, leaf, ca, root, now)
+        except _FAULTS:
+            faults.setdefault(TdxCheck.PCK_CHAIN, "a certificate of the quote cannot be read")
     return faults
 
 
@@ -39,12 +43,11 @@ def _documents(faults: Faults, collateral: Collateral, root: x509.Certificate, n
     for part in ("tcb_info_issuer_chain", "qe_identity_issuer_chain"):
         try:
             signer, *_ = x509.load_pem_x509_certificates(collateral.text(part).encode())
+            checks = TdxCheck.TCB_SIGNING_CHAIN, TdxCheck.TCB_SIGNING_CERT_EXPIRED
+            _links(faults, *checks, (signer, root), now)
+            _revoked(faults, TdxCheck.TCB_SIGNING_REVOKED, signer, collateral.root_crl)
         except _FAULTS:
             faults.setdefault(TdxCheck.TCB_SIGNING_CHAIN, f"{part} is not a chain of PEM certificates")
-            continue
-        checks = TdxCheck.TCB_SIGNING_CHAIN, TdxCheck.TCB_SIGNING_CERT_EXPIRED
-        _links(faults, *checks, (signer, root), now)
-        _revoked(faults, TdxCheck.TCB_SIGNING_REVOKED, signer, collateral.root_crl)
 
 
 def _lists(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.tdx.collateral import Component, Module, TcbInfo, TcbLevel
 from confide_attestation.tdx.ids import TdxCheck
-from confide_attestation.tdx.library import Pck
+from confide_attestation.tdx.library import Pck, component_svns
 
 UP_TO_DATE = "UpToDate"
 # From best to worst.
@@ -94,7 +94,7 @@ def _nearest(what: str, quote: TdxQuote, pck: Pck, levels: Sequence[TcbLevel]) -
 
 def _short(level: TcbLevel, quote: TdxQuote, pck: Pck) -> Iterator[str]:
     tee = quote.field("tee_tcb_svn")
-    yield from _components("SGX", level.tcb.sgx, pck.sgx_svns, 0)
+    yield from _components("SGX", level.tcb.sgx, component_svns(quote.data), 0)
     if pck.pce_svn < level.tcb.pce_svn:
         wanted = level.tcb.pce_svn
         yield f"PCE has SVN {pck.pce_svn}, {wanted} is demanded ({wanted - pck.pce_svn} short)"

@@ -26,7 +26,19 @@ FAULTS: Mapping[str, tuple[TdxCheck, ...]] = {
     "Unsupported DCAP attestation key type": (TdxCheck.ATT_KEY_TYPE,),
     "Unknown QE vendor ID": (TdxCheck.QE_VENDOR,),
     "Unsupported DCAP PCK cert format": (TdxCheck.CERT_DATA_TYPE,),
-    "Intel extension not found": (TdxCheck.PCK_EXTENSIONS,),
+    **dict.fromkeys(
+        (
+            "Intel extension not found",
+            "Failed to get",
+            "Failed to find",
+            "Failed to decode DER",
+            "OID is missing",
+            "CpuSvn length",
+            "PceSvn length",
+            "Fmspc length",
+        ),
+        (TdxCheck.PCK_EXTENSIONS,),
+    ),
     "Failed to decode TcbInfo": (TdxCheck.COLLATERAL_FORMAT, TdxCheck.TCB_STATUS_UNKNOWN),
     "Failed to decode QeIdentity": (TdxCheck.COLLATERAL_FORMAT,),
     "TCBInfo expired": (TdxCheck.TCB_INFO_EXPIRED,),
@@ -121,7 +133,7 @@ class Pck:
     fmspc: bytes
     pce_id: bytes
     pce_svn: int
-    sgx_svns: tuple[int, ...]
+    cpu_svn: bytes
 
 
 def judge(quote: bytes, collateral: Collateral, root_der: bytes, now_unix_s: int) -> dict[str, Any] | Fault:
@@ -145,24 +157,32 @@ def named(text: str) -> Fault:
     return Fault(text, (), of_certificates=text.startswith(CERTIFICATE_FAULTS))
 
 
+def pck_of(tree: dict[str, Any]) -> Pck:
+    """Read from the library's claims what the PCK certificate says."""
+    pck = tree["platform"]["pck"]
+    ppid, fmspc, pce_id, cpu_svn = (bytes(pck[name]) for name in ("ppid", "fmspc", "pce_id", "cpu_svn"))
+    return Pck(ppid, fmspc, pce_id, pck["pce_svn"], cpu_svn)
+
+
 def read_pck(quote: bytes) -> Pck | None:
-    """Read the SGX extension of the quote's leaf certificate, or None if it has none that is whole."""
+    """Read the PCK certificate in the quote itself, or None if its SGX extension is absent or not whole."""
     try:
         extension = dcap_qvl.parse_quote(quote).pck_extension()
-        if extension is None:
-            return None
-        svns = [extension.get_value(f"{_SVN_OID}{at}") for at in range(1, COMPONENTS + 1)]
-        if None in svns:
-            return None
-        return Pck(
-            ppid=bytes(extension.ppid),
-            fmspc=bytes(extension.fmspc),
-            pce_id=bytes(extension.pce_id),
-            pce_svn=extension.pce_svn,
-            sgx_svns=tuple(int.from_bytes(svn, "big") for svn in svns),
-        )
     except ValueError:
         return None
+    if extension is None:
+        return None
+    ppid, fmspc, pce_id, cpu_svn = (
+        bytes(value) for value in (extension.ppid, extension.fmspc, extension.pce_id, extension.cpu_svn)
+    )
+    return Pck(ppid, fmspc, pce_id, extension.pce_svn, cpu_svn)
+
+
+def component_svns(quote: bytes) -> tuple[int, ...]:
+    """Read the SVNs of the platform's components from the PCK certificate; those that are absent are zero."""
+    extension = dcap_qvl.parse_quote(quote).pck_extension()
+    values = (extension.get_value(f"{_SVN_OID}{at}") for at in range(1, COMPONENTS + 1))
+    return tuple(int.from_bytes(value or b"", "big") for value in values)
 
 
 def collateral_urls(quote: bytes) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.result import AttestationResult, Verdict
+from confide_attestation.result import AttestationResult, Check, Outcome, Verdict
 from confide_attestation.roots.intel import SGX_ROOT_CA_PEM, SGX_ROOT_CA_SHA256
 from confide_attestation.tdx import abi, library
 from confide_attestation.tdx.abi import BodyType, TdBit, TdxQuote
@@ -43,7 +43,17 @@ _MODULE_CHECKS = (
     TdxCheck.SEAM_ATTRIBUTES,
     TdxCheck.TDX_MODULE_SVN,
 )
-_NOT_APPRAISED = "no policy was given: NOT appraised"
+_OWN = (
+    TdxCheck.CRL_NOT_YET_VALID,
+    TdxCheck.TCB_INFO_NOT_YET_VALID,
+    TdxCheck.TCB_INFO_EXPIRED,
+    TdxCheck.QE_IDENTITY_NOT_YET_VALID,
+    TdxCheck.QE_IDENTITY_EXPIRED,
+)
+_BY_LIBRARY = tuple(check for check in TDX_SIGNATURE_CHECKS if check not in _OWN)
+_NOT_APPRAISED = tuple(
+    Check(check.value, Outcome.SKIP, "no policy was given: NOT appraised") for check in TDX_POLICY_CHECKS
+)
 _DAY_S = 86_400
 
 
@@ -59,14 +69,12 @@ def verify_tdx(
     ledger = Ledger()
     root = intel_root() if root_der is None else root_der
     claims = _judge(ledger, quote, collateral_json, root, now_unix_s)
-    for check in TDX_POLICY_CHECKS:
-        ledger.skip(check, _NOT_APPRAISED)
     verdict = Verdict.AUTHENTIC if ledger.holds(TDX_AUTHENTICITY_CHECKS) else Verdict.REFUSED
     if ledger.failed(TDX_FILES):
         verdict = Verdict.UNREADABLE
     return AttestationResult(
         verdict=verdict,
-        checks=ledger.close(TDX_AUTHENTICITY_CHECKS + TDX_POLICY_CHECKS),
+        checks=ledger.close(TDX_AUTHENTICITY_CHECKS) + _NOT_APPRAISED,
         claims={} if claims is None else {"cpu0": claims},
         simulated=root_der is not None,
         policy_id=None,
@@ -91,22 +99,15 @@ def _judge(ledger: Ledger, data: bytes, collateral_json: bytes, root: bytes, now
         _check_td(ledger, quote)
     if quote is None or collateral is None or not quote.chain:
         return None
-    pck = library.read_pck(quote.data)
-    if not ledger.expect(
-        TdxCheck.PCK_EXTENSIONS,
-        pck is not None,
-        "the PCK certificate names its platform and TCB",
-        "the PCK certificate's SGX extension is absent or not whole",
-    ):
-        return None
-    assert pck is not None  # noqa: S101 - the check above
     outcome = library.judge(quote.data, collateral, root, now_unix_s)
     if isinstance(outcome, Fault):
-        if outcome.after_signatures:
+        held = library.read_pck(quote.data) if outcome.after_signatures else None
+        if held is not None:
             _pass_signatures(ledger, None)
-            _check_platform(ledger, quote, pck, collateral.tcb_info)
-        _name_fault(ledger, outcome, quote, pck, collateral, root, now_unix_s)
-        return quote_claims(quote, pck, collateral) if outcome.after_signatures else None
+            _check_platform(ledger, quote, held, collateral.tcb_info)
+        _name_fault(ledger, outcome, quote, held, collateral, root, now_unix_s)
+        return None if held is None else quote_claims(quote, held, collateral)
+    pck = library.pck_of(outcome)
     _pass_signatures(ledger, (expires_unix_s(outcome) - now_unix_s) // _DAY_S)
     _check_platform(ledger, quote, pck, collateral.tcb_info)
     _check_status(ledger, outcome, quote, pck, collateral.tcb_info)
@@ -161,12 +162,14 @@ def _read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral
         started, running = document.issued_unix_s <= now_unix_s, now_unix_s <= document.next_update_unix_s
         ledger.expect(early, started, f"issued {issued}", f"issued only {issued}; compare clocks")
         ledger.expect(late, running, f"good for {left} days more, until {until}", f"ended {until}; {fetch}")
-    for name, crl in (("PCK", collateral.pck_crl), ("root", collateral.root_crl)):
-        if crl is not None and crl.last_update_utc.timestamp() > now_unix_s:
-            ledger.fail(
-                TdxCheck.CRL_NOT_YET_VALID, f"the {name} list is issued only {crl.last_update_utc:%Y-%m-%d}"
-            )
-            break
+    lists = [crl for crl in (collateral.pck_crl, collateral.root_crl) if crl is not None]
+    newest = max((int(crl.last_update_utc.timestamp()) for crl in lists), default=0)
+    ledger.expect(
+        TdxCheck.CRL_NOT_YET_VALID,
+        newest <= now_unix_s,
+        f"the newer list was issued {_day(newest)}",
+        f"a list was issued only {_day(newest)}; compare clocks",
+    )
     unknown = {level.status for level in info.levels} - set(STATUSES)
     if unknown:
         ledger.fail(
@@ -228,9 +231,8 @@ def _check_td(ledger: Ledger, quote: TdxQuote) -> None:
 def _pass_signatures(ledger: Ledger, days_left: int | None) -> None:
     """Record that certificates, lists, documents and the quote's signatures hold."""
     ends = "" if days_left is None else f"; the first of all ends in {days_left} days"
-    for check in TDX_SIGNATURE_CHECKS:
-        if not ledger.passed((check,)) and not ledger.failed((check,)):
-            ledger.expect(check, True, "holds (dcap-qvl)" + (ends if check is TdxCheck.CRL_EXPIRED else ""), "")
+    for check in _BY_LIBRARY:
+        ledger.expect(check, True, "holds (dcap-qvl)" + (ends if check is TdxCheck.CRL_EXPIRED else ""), "")
 
 
 def _check_platform(ledger: Ledger, quote: TdxQuote, pck: Pck, info: TcbInfo) -> None:
@@ -284,7 +286,7 @@ def _name_fault(
     ledger: Ledger,
     fault: Fault,
     quote: TdxQuote,
-    pck: Pck,
+    pck: Pck | None,
     collateral: Collateral,
     root: bytes,
     now_unix_s: int,
@@ -298,8 +300,9 @@ def _name_fault(
     else:
         named = ledger.failed(fault.checks)
         if fault.checks and not named and not ledger.passed(fault.checks[:1]):
-            lacks_level = fault.checks == (TdxCheck.TCB_NO_LEVEL,)
-            detail = why_no_level(quote, pck, collateral.tcb_info) if lacks_level else fault.text
+            detail = fault.text
+            if pck is not None and fault.checks == (TdxCheck.TCB_NO_LEVEL,):
+                detail = why_no_level(quote, pck, collateral.tcb_info)
             ledger.fail(fault.checks[0], detail)
             named = True
     if named:
