@@ -1,0 +1,52 @@
+"""`confide verify eventlog`: judge a TD's event log by the registers in a TDX quote, offline."""
+
+import time
+from pathlib import Path
+
+import click
+from confide_attestation.eventlog.ids import EventLogCheck
+from confide_attestation.eventlog.verify import verify_event_log
+from confide_attestation.result import Verdict
+from confide_attestation.tdx.abi import MAX_PADDED_BYTES
+from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
+from confide_attestation.tdx.ids import TdxCheck
+
+from confide.cli.verify import FILE, read_file
+from confide.cli.verify_azure import report
+
+UNJUDGED = (
+    "the quote's signature was not judged: this log fits the quote, which may be anybody's; give --collateral"
+)
+
+
+@click.command(short_help="Judge an event log by a TDX quote.")
+@click.argument("log", type=FILE)
+@click.option("--quote", required=True, type=FILE, help="The TDX quote whose RTMRs the log has to make.")
+@click.option(
+    "--collateral",
+    type=FILE,
+    help="Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.  [default: the quote's signature is not judged]",
+)
+@click.option(
+    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
+    """Replay LOG (CCEL, an event list as JSON, or dstack's GetQuote answer) into the RTMRs of a TDX quote.
+
+    Only events that were recomputed from their digests are shown (--json). For dstack the compose hash has to be
+    there once, before the application could write events of its own.
+    """
+    result = verify_event_log(
+        read_file(log),
+        read_file(quote, MAX_PADDED_BYTES),
+        now_unix_s=int(time.time()) if at is None else at,
+        collateral_json=None if collateral is None else read_file(collateral, MAX_COLLATERAL_BYTES),
+    )
+    files = {
+        EventLogCheck.LOG_FORMAT: log,
+        EventLogCheck.LOG_QUOTE_FORMAT: quote,
+        TdxCheck.COLLATERAL_FORMAT: collateral,
+    }
+    unjudged = collateral is None and result.verdict is Verdict.AUTHENTIC
+    report(result, {str(check_id): path for check_id, path in files.items()}, as_json, UNJUDGED if unjudged else "")
