@@ -104,13 +104,12 @@ class Directory:
         for node in self.nodes:
             await node.pool.aclose()
 
-    def least_loaded(self) -> Node | None:
-        return min((node for node in self.nodes if node.routable), key=lambda node: node.in_flight, default=None)
-
-    def holding(self, digest_hex: str) -> Node | None:
+    def holding(self, digest_hex: str | None) -> Node | None:
+        """Choose the routable node with least in flight that holds the keyset (None: any keyset)."""
         found = None
         for node in self.nodes:
-            if node.holds(digest_hex) and node.routable and (found is None or node.in_flight < found.in_flight):
+            fits = (digest_hex is None or node.holds(digest_hex)) and node.routable
+            if fits and (found is None or node.in_flight < found.in_flight):
                 found = node
         return found
 

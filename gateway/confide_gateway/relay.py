@@ -126,11 +126,20 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._time()
-        metrics = self._metrics
-        metrics.in_flight += 1
+        self._metrics.in_flight += 1
         client = Client(scope, receive, send, self._cors)
+        account: Account | None = None
+        node: Node | None = None
         try:
-            await self._serve(client, scope)
+            if client.method == "OPTIONS":
+                await send(client.head(204, self._preflight(client)))
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                account = self._admit(client)
+                digest_hex, path, media = self._ask(client, scope)
+                node = self._directory.holding(digest_hex) or await self._find(digest_hex)
+                node.in_flight += 1
+                await self._exchange(client, node, path, account, media)
         except Refused as fault:
             await client.refuse(fault.status)
         except ConfideError as fault:
@@ -139,42 +148,21 @@ class Relay:
             self._log.error("relay_broke", error=type(fault).__name__)
             await client.refuse(502)
         finally:
-            metrics.in_flight -= 1
-            if self.draining and not metrics.in_flight:
-                self.idle.set()
-            seconds = self._time() - began
-            metrics.exchange(client.account, client.status, seconds, cut=client.cut)
-            if self._log_requests:
-                self._log.info(
-                    "exchange",
-                    account=client.account,
-                    status=client.status,
-                    cut=client.cut,
-                    seconds=round(seconds, 4),
-                )
-
-    async def _serve(self, client: Client, scope: Scope) -> None:
-        if client.method == "OPTIONS":
-            await client.send(client.head(204, self._preflight(client)))
-            await client.send({"type": "http.response.body", "body": b""})
-            return
-        account = self._admit(client)
-        try:
-            digest_hex, path, media = self._ask(client, scope)
-            directory = self._directory
-            if digest_hex is None:
-                node = directory.least_loaded()
-            else:
-                node = directory.holding(digest_hex) or await directory.find(digest_hex)
-            if node is None:
-                raise Refused(400 if digest_hex is not None and directory.ready else 503)
-            node.in_flight += 1
-            try:
-                await self._exchange(client, node, path, account, media)
-            finally:
+            if account is not None:
+                account.release()
+            if node is not None:
                 node.in_flight -= 1
-        finally:
-            account.release()
+            self._ended(client, self._time() - began)
+
+    def _ended(self, client: Client, seconds: float) -> None:
+        self._metrics.in_flight -= 1
+        if self.draining and not self._metrics.in_flight:
+            self.idle.set()
+        self._metrics.exchange(client.account, client.status, seconds, cut=client.cut)
+        if self._log_requests:
+            self._log.info(
+                "exchange", account=client.account, status=client.status, cut=client.cut, seconds=round(seconds, 4)
+            )
 
     def _preflight(self, client: Client) -> Fields:
         fields = self._cors.preflight(client.origin)
@@ -213,6 +201,13 @@ class Relay:
             raise Refused(400)
         nonce, digest_hex = asked
         return digest_hex, f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE
+
+    async def _find(self, digest_hex: str | None) -> Node:
+        """Ask all nodes for the keyset; that none has it is the client's fault only where any node is verified."""
+        node = None if digest_hex is None else await self._directory.find(digest_hex)
+        if node is None:
+            raise Refused(400 if digest_hex is not None and self._directory.ready else 503)
+        return node
 
     async def _exchange(self, client: Client, node: Node, path: str, account: Account, media: str) -> None:
         """Pass the body of a sealed answer on; a clear one is replaced by constant bytes, its own are not read."""

@@ -49,7 +49,7 @@ class Exchange:
         while not self._chunks:
             if self.complete:
                 return b""
-            await self.wait(self.connection.pool.limits.stream_idle_s)
+            await self.more(self.connection.pool.limits.stream_idle_s)
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -84,23 +84,19 @@ class Exchange:
         else:
             self.connection.drop()
 
-    async def wait(self, limit_s: float) -> None:
-        """Wait until something has come."""
+    def wake(self) -> None:
+        waiter, self._waiter, self.waiting_until = self._waiter, None, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def more(self, limit_s: float) -> asyncio.Future[None]:
+        """Return what is done as soon as something has come; the sweep ends a wait that is too long."""
         if self._fault is not None:
             raise self._fault
         loop = self.connection.pool.loop
-        self._waiter = loop.create_future()
+        self._waiter = waiter = loop.create_future()
         self.waiting_until = loop.time() + limit_s
-        try:
-            await self._waiter
-        finally:
-            self._waiter = self.waiting_until = None
-        if self._fault is not None:
-            raise self._fault
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        return waiter
 
     # The parser's callbacks.
 
@@ -250,7 +246,7 @@ class OwnPool:
         exchange = self._start(connection or await self._connect(), request)
         try:
             while not exchange.status:
-                await exchange.wait(self.limits.first_byte_s)
+                await exchange.more(self.limits.first_byte_s)
         except BaseException as fault:
             await exchange.close()
             if reused and request.method == "GET" and type(fault) is UpstreamError:
