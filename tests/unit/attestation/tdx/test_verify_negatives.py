@@ -104,6 +104,7 @@ QUOTES: dict[str, tuple[Callable[[], bytes], str]] = {
     "qe-report": (lambda: flip(genuine()[0], 780), "qe_report_signature"),
     "qe-report-signature": (lambda: flip(genuine()[0], 1160), "qe_report_signature"),
     "outer-type": (lambda: flip(genuine()[0], 764), "cert_data_type"),
+    "inner-type": (lambda: flip(genuine()[0], 1252), "cert_data_type"),
     "qe-signer": (lambda: quote(qe_report={128: b"\1"}), "qe_mrsigner"),
     "qe-product": (lambda: quote(qe_report={256: b"\1"}), "qe_prodid"),
     "qe-version": (lambda: quote(qe_report={258: b"\1"}), "qe_isvsvn"),
@@ -188,6 +189,8 @@ COLLATERALS: dict[str, tuple[Callable[[], bytes], str]] = {
     "crl-future": (lambda: pck_crl(window=FUTURE), "crl_not_yet_valid"),
     "crl-garbage": (lambda: with_part(pck_crl="00"), "crl_format"),
     "root-crl-garbage": (lambda: with_part(root_ca_crl="00"), "crl_format"),
+    "fmspc": (lambda: tcb(fmspc="00" * 6), "fmspc_mismatch"),
+    "pce-id": (lambda: tcb(pceId="0001"), "pceid_mismatch"),
     "sgx-components": (lambda: components("sgxtcbcomponents"), "component_count"),
     "tdx-components": (lambda: components("tdxtcbcomponents"), "component_count"),
     "no-levels": (lambda: tcb(tcbLevels=[]), "tcb_no_level"),
@@ -198,6 +201,8 @@ COLLATERALS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "module-signer": (lambda: modules(mrsigner="01" * 48), "tdx_module_mrsigner"),
     "status-unknown": (lambda: tcb(tcbLevels=[level("NotSupported")]), "tcb_status_unknown"),
+    "status-out-of-place": (lambda: tcb(tcbLevels=[level("TDRelaunchAdvised")]), "tcb_status_unknown"),
+    "qe-status-out-of-place": (lambda: qe_levels(4, "SWHardeningNeeded"), "tcb_status_unknown"),
     "revoked": (lambda: tcb(tcbLevels=[level("Revoked")]), "tcb_revoked"),
     **{
         status: (lambda status=status: tcb(tcbLevels=[level(status)]), "tcb_status_denied")  # type: ignore[misc]
@@ -313,5 +318,5 @@ def test_every_check_of_authenticity_can_fail() -> None:
     cases = {check for _, check in (*QUOTES.values(), *COLLATERALS.values())}
     form = {"quote_size", "quote_version", "tee_type", "body_type", "quote_truncated", "quote_lengths"}
     elsewhere = form | {"quote_trailing_data", "pck_chain_format", "collateral_format", "root_untrusted"}
-    elsewhere |= {"fmspc_mismatch", "pceid_mismatch", "td_relaunch_advised", "dcap_qvl"}
+    elsewhere |= {"td_relaunch_advised", "dcap_qvl"}
     assert {str(check) for check in TDX_AUTHENTICITY_CHECKS} == cases | elsewhere
