@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier, SignatureAlgorithmOID
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.snp.certificates import library_warnings_ignored
 
 MAX_CERTIFICATE_BYTES = 8 * 1024
 FWID_BYTES = 48
@@ -29,7 +30,7 @@ _ES384_COMPONENT_BYTES = 48
 _READ_FAULTS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 _UNDERSTOOD = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE}
 _PDI = re.compile(r"[0-9A-Fa-f]{18}")
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END CERTIFICATE-----\s*")
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[ \r\n]*")
 
 OID_FWID = ObjectIdentifier("2.23.133.5.4.1")
 OID_TCB_INFO = ObjectIdentifier("2.23.133.5.4.1.1")
@@ -64,7 +65,7 @@ def split_pem(data: bytes) -> tuple[bytes, ...]:
     Raises: EvidenceMalformed. Does not check: that the contents are certificates.
     """
     found: list[bytes] = []
-    at = len(data) - len(data.lstrip())
+    at = len(data) - len(data.lstrip(b" \r\n"))
     while match := _PEM.match(data, at):
         found.append(strict_base64(b"".join(match[1].split())))
         at = match.end()
@@ -90,11 +91,12 @@ def load_certificate(der: bytes) -> x509.Certificate:
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise EvidenceMalformed(f"a certificate of {len(der)} bytes is too large")
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        # The library reads lazily; what cannot be read shall show here and nowhere later.
-        _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
-        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-        _ = certificate.signature_algorithm_oid
+        with library_warnings_ignored():
+            certificate = x509.load_der_x509_certificate(der)
+            # The library reads lazily; what cannot be read shall show here and nowhere later.
+            _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
+            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+            _ = certificate.signature_algorithm_oid
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER certificate") from None
     return certificate

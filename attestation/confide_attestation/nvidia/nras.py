@@ -33,9 +33,9 @@ _RIM_TRUE = ("fetched", "schema-validated", "signature-verified", "measurements-
 
 
 def verify_nras(tokens: bytes, jwks: bytes, *, now_unix_s: int, nonce: bytes) -> AttestationResult:
-    """Judge a bundle that answers the 32-byte `nonce` by NVIDIA's published keys; AUTHENTIC if all holds.
+    """Judge a bundle that answers `nonce`, by the keys that NVIDIA published; AUTHENTIC if all holds.
 
-    UNREADABLE means that an input is not a file of its kind. Raises: EvidenceMalformed if the nonce is not 32 bytes.
+    UNREADABLE means that an input is not a file of its kind. Raises: EvidenceMalformed if `nonce` is not 32 bytes.
     """
     if len(nonce) != NONCE_BYTES:
         raise EvidenceMalformed(f"judging needs a nonce of {NONCE_BYTES} bytes")

@@ -6,6 +6,7 @@ document types, entities, comments, processing instructions and CDATA before a p
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -96,12 +97,12 @@ def split_signed(root: etree._Element) -> SignedDocument:
     (x509_data,) = _children(key_info, "X509Data")
     if any(child.tag != f"{_DS}X509Certificate" for child in x509_data):
         raise EvidenceMalformed("the signature's X509Data holds more than certificates")
-    signed_info = etree.tostring(info, method="c14n", exclusive=False, with_comments=False)
+    signed_info = _canonical(info)
     certificates = tuple(_base64(child) for child in x509_data)
     signature_value = _base64(value)
     _cut(root, signature)
     return SignedDocument(
-        covered=etree.tostring(root, method="c14n", exclusive=False, with_comments=False),
+        covered=_canonical(root),
         certificates=certificates,
         digest=digest,
         signed_info=signed_info,
@@ -109,34 +110,43 @@ def split_signed(root: etree._Element) -> SignedDocument:
     )
 
 
+def _canonical(element: etree._Element) -> bytes:
+    try:
+        return etree.tostring(element, method="c14n", exclusive=False, with_comments=False)
+    except etree.LxmlError:
+        # Namespaces with relative names have no canonical form.
+        raise EvidenceMalformed("the XML document has no canonical form") from None
+
+
 def _check_signed_info(info: etree._Element) -> bytes:
     """Demand the one form, and return the digest that it names."""
-    canonicalization, method, reference = _children(
-        info, "CanonicalizationMethod", "SignatureMethod", "Reference", bare=False
-    )
+    canonicalization, method, reference = _children(info, "CanonicalizationMethod", "SignatureMethod", "Reference")
     _algorithm(canonicalization, _C14N11)
     _algorithm(method, _ECDSA_SHA384)
-    if reference.items() != [("URI", "")]:
+    whole = [("URI", "")]
+    if reference.items() != whole:
         raise EvidenceMalformed("the signature does not refer to the whole document")
     transforms, digest_method, digest_value = _children(
-        reference, "Transforms", "DigestMethod", "DigestValue", bare=False
+        reference, "Transforms", "DigestMethod", "DigestValue", attributes=whole
     )
-    enveloped, canonical = _children(transforms, "Transform", "Transform", bare=False)
+    enveloped, canonical = _children(transforms, "Transform", "Transform")
     _algorithm(enveloped, _ENVELOPED)
     _algorithm(canonical, _C14N11)
     _algorithm(digest_method, _SHA384)
     return _base64(digest_value)
 
 
-def _children(parent: etree._Element, *names: str, bare: bool = True) -> list[etree._Element]:
+def _children(
+    parent: etree._Element, *names: str, attributes: Sequence[tuple[str, str]] = ()
+) -> list[etree._Element]:
     """Return the children of `parent`, which must be exactly `names` with nothing but space between."""
     children = list(parent)
     if [child.tag for child in children] != [_DS + name for name in names]:
         raise EvidenceMalformed(f"{etree.QName(parent).localname} does not hold exactly {', '.join(names)}")
     if (parent.text or "").strip() or any((child.tail or "").strip() for child in children):
         raise EvidenceMalformed(f"{etree.QName(parent).localname} holds text")
-    if bare and parent.attrib:
-        raise EvidenceMalformed(f"{etree.QName(parent).localname} has attributes")
+    if parent.items() != list(attributes):
+        raise EvidenceMalformed(f"{etree.QName(parent).localname} has other attributes than it should")
     return children
 
 

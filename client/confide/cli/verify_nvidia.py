@@ -1,0 +1,155 @@
+"""`confide verify nvidia` and `confide verify nras`: judge GPUs and switches, or what NVIDIA says of them."""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.nvidia.certificates import split_pem
+from confide_attestation.nvidia.chain import MAX_CHAIN_BYTES
+from confide_attestation.nvidia.evidence import MAX_EVIDENCE_BYTES, NvidiaEndorsements, parse_evidence
+from confide_attestation.nvidia.ids import NrasCheck
+from confide_attestation.nvidia.jose import MAX_JWKS_BYTES
+from confide_attestation.nvidia.nras import MAX_TOKENS_BYTES, verify_nras
+from confide_attestation.nvidia.ocsp import MAX_ANSWER_BYTES, OcspAnswer, read_answer
+from confide_attestation.nvidia.rim import looks_like_rim
+from confide_attestation.nvidia.verify import verify_nvidia
+from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES
+from confide_attestation.result import AttestationResult, Verdict
+from confide_attestation.transcript_text import render_transcript
+
+from confide.cli.verify import EXIT_STATUS, FILE, as_tree, read_file, stop
+
+MAX_RIMS = 64
+MAX_ANSWERS = 1024
+_NONCE = re.compile(r"[0-9a-f]{64}")
+
+
+def _nonce(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
+    if not _NONCE.fullmatch(value):
+        stop(f"--{parameter.name}: needs 64 hex digits in lower case: the nonce that the evidence was asked with")
+    return bytes.fromhex(value)
+
+
+_nonce_option = click.option(
+    "--nonce", required=True, metavar="HEX", callback=_nonce, help="The nonce that was asked with (64 hex digits)."
+)
+_at = click.option(
+    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+
+
+@click.command(short_help="Judge NVIDIA GPUs and switches.")
+@click.argument("report", type=FILE)
+@click.option("--chain", type=FILE, help="The device's certificates (PEM), unless REPORT carries them.")
+@click.option("--rim", "rims", type=FILE, multiple=True, help="NVIDIA's manifest of golden values; repeatable.")
+@click.option(
+    "--ocsp",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of OCSP answers, DER or base64.  [default: revocation is not judged]",
+)
+@_nonce_option
+@_at
+@_json
+def nvidia(
+    report: Path,
+    chain: Path | None,
+    rims: tuple[Path, ...],
+    ocsp: Path | None,
+    nonce: bytes,
+    at: int | None,
+    as_json: bool,
+) -> None:
+    """Judge the REPORT of NVIDIA GPUs (Hopper, Blackwell) or LS10 switches, offline.
+
+    REPORT is an SPDM measurement report, raw or in hex, or NVIDIA's evidence JSON of one or several devices with
+    their certificates. Manifests (RIM) of driver, VBIOS and switch BIOS are given in any order. Only authenticity
+    and NVIDIA's golden values are judged. The verdict is then "authentic, NOT appraised".
+    """
+    if len(rims) > MAX_RIMS:
+        stop(f"--rim: {len(rims)} files, more than {MAX_RIMS}")
+    manifests = tuple(_read_rim(each) for each in rims)
+    answers = None if ocsp is None else _read_answers(ocsp)
+    data = read_file(report, MAX_EVIDENCE_BYTES)
+    try:
+        devices = parse_evidence(data, None if chain is None else _read_chain(chain))
+    except EvidenceMalformed as fault:
+        stop(f"{report}: {fault}")
+    result = verify_nvidia(devices, NvidiaEndorsements(manifests, answers), now_unix_s=_now(at), nonce=nonce)
+    if result.verdict is Verdict.UNREADABLE:
+        for check in result.failed:
+            click.echo(f"confide verify: {report}: {check.id}: {check.detail}", err=True)
+    _end(result, as_json)
+
+
+@click.command(short_help="Judge tokens of NVIDIA's Remote Attestation Service.")
+@click.argument("tokens", type=FILE)
+@click.option("--jwks", required=True, type=FILE, help="NVIDIA's keys (JWK set), as fetched with the tokens.")
+@_nonce_option
+@_at
+@_json
+def nras(tokens: Path, jwks: Path, nonce: bytes, at: int | None, as_json: bool) -> None:
+    """Judge TOKENS, the service's answer (a detached EAT of v3 or v4), by the keys in a JWK set.
+
+    What this shows is that the holder of these keys says so; the devices' own evidence is not seen. The tokens are
+    valid for an hour: give --at to judge recorded ones. The verdict is then "authentic, NOT appraised".
+    """
+    result = verify_nras(
+        read_file(tokens, MAX_TOKENS_BYTES), read_file(jwks, MAX_JWKS_BYTES), now_unix_s=_now(at), nonce=nonce
+    )
+    if result.verdict is Verdict.UNREADABLE:
+        files = {NrasCheck.TOKENS_FORMAT.value: tokens, NrasCheck.JWKS_FORMAT.value: jwks}
+        for check in result.failed:
+            if check.id in files:
+                click.echo(f"confide verify: {files[check.id]}: {check.id}: {check.detail}", err=True)
+    _end(result, as_json)
+
+
+def _read_chain(path: Path) -> bytes:
+    data = read_file(path, MAX_CHAIN_BYTES)
+    try:
+        split_pem(data)
+    except EvidenceMalformed as fault:
+        stop(f"{path}: {fault}")
+    return data
+
+
+def _read_rim(path: Path) -> bytes:
+    data = read_file(path, MAX_DOCUMENT_BYTES)
+    if not looks_like_rim(data):
+        stop(f"{path}: expected one of NVIDIA's reference manifests (RIM, XML), found a file of another kind")
+    return data
+
+
+def _read_answers(folder: Path) -> tuple[OcspAnswer, ...]:
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as fault:
+        stop(f"{folder}: cannot be read: {fault.strerror}; check the path")
+    if not 1 <= len(paths) <= MAX_ANSWERS:
+        stop(f"{folder}: expected 1 to {MAX_ANSWERS} OCSP answers, found {len(paths)} files")
+    answers = []
+    for path in paths:
+        data = read_file(path, MAX_ANSWER_BYTES)
+        try:
+            answers.append(read_answer(data))
+        except EvidenceMalformed as fault:
+            stop(f"{path}: expected an OCSP answer, DER or base64: {fault}")
+    return tuple(answers)
+
+
+def _now(at: int | None) -> int:
+    return int(time.time()) if at is None else at
+
+
+def _end(result: AttestationResult, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps(as_tree(result)))
+    elif result.verdict is not Verdict.UNREADABLE:
+        click.echo(render_transcript(result))
+    sys.exit(EXIT_STATUS[result.verdict])
