@@ -313,6 +313,16 @@ def test_every_message_of_the_library_has_a_name() -> None:
     assert not [(a, b) for a in prefixes for b in prefixes if a != b and a.startswith(b)]
 
 
+@pytest.mark.parametrize("name", ["qe-revoked", "module-revoked", "no-levels", "no-modules", "module-signer"])
+def test_a_document_that_refuses_hides_no_wrong_signature(name: str) -> None:
+    """What is judged after the signatures is not reached before them: header, body, keys and the QE's report."""
+    collateral = COLLATERALS[name][0]()
+    early = {"quote_signature": (40, 188, 640), "ak_binding": (710, 1221), "qe_report_signature": (780, 1160)}
+    for check, places in early.items():
+        for at in places:
+            assert failed(flip(genuine()[0], at), collateral) == [check]
+
+
 def test_every_check_of_authenticity_can_fail() -> None:
     """Each has a case here, but the library's own last word."""
     cases = {check for _, check in (*QUOTES.values(), *COLLATERALS.values())}
