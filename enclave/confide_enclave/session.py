@@ -51,25 +51,25 @@ class SealedRequest:
 
     def push(self, data: bytes) -> None:
         """Take the next bytes. Raises: ProtocolError; `crossed` tells on which side of the boundary."""
-        try:
-            plaintexts = self._opener.push(data)
-        finally:
-            self._cross()
-        for plaintext in plaintexts:
-            self._take(self._decoder.push(plaintext))
+        self._open(lambda: self._opener.push(data))
 
     def finish(self) -> None:
         """Demand the authenticated end. Raises: ProtocolError."""
-        plaintexts = self._opener.finish()
-        self._cross()
-        for plaintext in plaintexts:
-            self._take(self._decoder.push(plaintext))
+        self._open(self._opener.finish)
         self._take(self._decoder.finish())
         if self.head is None:
             raise Malformed("a request without a head")
 
     def response_sealer(self, random: Random) -> ResponseSealer:
         return self._opener.response_sealer(fresh(random, response_nonce_bytes(self.suite.aead)))
+
+    def _open(self, step: Callable[[], list[bytes]]) -> None:
+        try:
+            plaintexts = step()
+        finally:
+            self._cross()
+        for plaintext in plaintexts:
+            self._take(self._decoder.push(plaintext))
 
     def _cross(self) -> None:
         """Pass the boundary once: the replay check stands between the first chunk and everything else."""
@@ -172,7 +172,9 @@ class Session:
             fault = error
         headers = InnerHeaders.read(request.head)
         shape = self._shape(headers.shape)
-        deadline_s = asyncio.get_running_loop().time() + self.answer_timeout_s
+        # A receipt that is issued later than this is accepted by nobody.
+        rest_s = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - self.clock()
+        deadline_s = asyncio.get_running_loop().time() + min(self.answer_timeout_s, rest_s)
         if fault is not None or request.head is None:
             answer = refuse(fault or Malformed())
         else:

@@ -196,8 +196,9 @@ class Sealed:
         fields: dict[str, str | None] | None = None,
         authority: str = labels.INNER_AUTHORITY,
         pad: bool = True,
+        keyset: Keyset | None = None,
     ) -> None:
-        self.keyset = node.keyset
+        self.keyset = keyset or node.keyset
         self.salt = os.urandom(32)
         headers: dict[str, str | None] = {
             labels.FIELD_DATE: formatdate(node.clock(), usegmt=True),

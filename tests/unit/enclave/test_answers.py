@@ -116,6 +116,26 @@ async def test_a_slow_answer_ends_by_its_limit(body, outcome):
     assert node.engine.running == 0
 
 
+async def test_an_answer_ends_while_its_receipt_can_be_accepted():
+    """No answer runs on past the grace after its keyset's end: no client takes a receipt that is later."""
+    node = Node(ScriptedEngine(WORDS * 100, step_s=0.02))
+    generation, statement = node.holder.current, await node.statement_digest()
+    node.clock.now = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - 0.2
+    sealed, answer = Sealed(node, statement, STREAM, keyset=generation.keyset), HttpAnswer(200)
+    answer.headers["content-type"] = labels.MEDIA_RESPONSE
+
+    async def body():
+        yield sealed.whole()
+
+    async def reply(data: bytes) -> None:
+        answer.body += data
+
+    await node.app._session.run(generation, body(), "", reply)
+    opened = sealed.open(answer)
+    assert opened.claims.outcome == "aborted"
+    assert b'"code":"timeout"' in opened.body
+
+
 @pytest.mark.parametrize("shape", ["bucketed", "none"])
 async def test_the_engine_stops_for_a_client_that_left(shape):
     """A disconnect after the first piece closes the generator within a step."""
