@@ -49,6 +49,7 @@ class Limits:
     max_connections: int = 1000
     max_idle_connections: int = 100
     max_request_bytes: int = (2 << 20) - (64 << 10)  # with its head it fits the 2 MiB bucket
+    max_head_bytes: int = 28 << 10  # with the session's own fields it fits the enclave's 32 KiB
     max_answer_bytes: int = MAX_ANSWER_BYTES
 
 
@@ -267,7 +268,13 @@ class Relay:
             raise LocalStateError("this transport seals for its own gateway; a request to another place is refused")
         if len(body) > self.limits.max_request_bytes:
             raise TooLarge("the request is larger than the limit; see Limits.max_request_bytes")
-        return self.session.call(method, target.removeprefix(self._prefix), fields, body)
+        call = self.session.call(method, target.removeprefix(self._prefix), fields, body)
+        if (
+            len(call.path) + sum(len(name) + len(value) + 4 for name, value in call.fields)
+            > self.limits.max_head_bytes
+        ):
+            raise TooLarge("the request's head is larger than the limit; see Limits.max_head_bytes")
+        return call
 
     def seal(self, call: Call) -> Exchange:
         return self.session.seal(call, int(self._clock()))

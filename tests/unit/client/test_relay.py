@@ -228,6 +228,18 @@ def test_a_request_has_a_limit(wire: Wire) -> None:
         relay.call("POST", ORIGIN, "/v1/x", [], bytes(relay.limits.max_request_bytes + 1))
 
 
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [("/v1/" + "x" * 29_000, []), ("/v1/x", [("x", "y" * 29_000)]), ("/v1/x", [("x", "y")] * 6000)],
+)
+def test_a_head_has_a_limit(wire: Wire, target: str, fields: list[tuple[str, str]]) -> None:
+    """A head that no enclave would read is refused here, by its name."""
+    relay = a_peer().relay()
+    relay.call("POST", ORIGIN, "/v1/x", [("x", "y" * 27_000)], b"")
+    with pytest.raises(TooLarge, match="max_head_bytes"):
+        relay.call("POST", ORIGIN, target, fields, b"")
+
+
 def test_the_callers_key_goes_before_the_relays_own(wire: Wire) -> None:
     """The bearer of the request is shown to the gateway; the relay's own where there is none."""
     relay = a_peer().relay(api_key="own")
