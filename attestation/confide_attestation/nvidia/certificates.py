@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier, SignatureAlgorithmOID
 
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.snp.certificates import library_warnings_ignored
+from confide_attestation.roots import nvidia
 
 MAX_CERTIFICATE_BYTES = 8 * 1024
 FWID_BYTES = 48
@@ -91,12 +91,11 @@ def load_certificate(der: bytes) -> x509.Certificate:
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise EvidenceMalformed(f"a certificate of {len(der)} bytes is too large")
     try:
-        with library_warnings_ignored():
-            certificate = x509.load_der_x509_certificate(der)
-            # The library reads lazily; what cannot be read shall show here and nowhere later.
-            _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
-            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-            _ = certificate.signature_algorithm_oid
+        certificate = x509.load_der_x509_certificate(der)
+        # The library reads lazily; what cannot be read shall show here and nowhere later.
+        _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
+        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        _ = certificate.signature_algorithm_oid
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER certificate") from None
     return certificate
@@ -154,6 +153,8 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     """Check ECDSA with SHA-384 by the issuer's P-384 key, NVIDIA's only form, inside as outside."""
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         return False
+    if certificate == issuer and certificate.public_bytes(Encoding.DER) in _packaged_roots():
+        return True
     key = issuer.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         return False
@@ -163,6 +164,14 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+@cache
+def _packaged_roots() -> frozenset[bytes]:
+    """Return the roots that are trusted byte for byte, so that their own signatures show nothing more."""
+    return frozenset(
+        der for text in (nvidia.DEVICE_ROOT_PEM, nvidia.RIM_ROOT_PEM) for der in split_pem(text.encode())
+    )
 
 
 def verify_raw(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bool:

@@ -11,6 +11,7 @@ from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.nvidia.certificates import Path, common_name, judge_path, load_certificate, pdi, split_pem
 from confide_attestation.nvidia.device import Arch
 from confide_attestation.roots import nvidia
+from confide_attestation.snp.certificates import library_warnings_ignored
 
 CHAIN_LENGTH = 5
 MAX_CHAIN_BYTES = 64 * 1024
@@ -60,6 +61,7 @@ class DeviceChain:
 
 
 @lru_cache(maxsize=256)
+@library_warnings_ignored()
 def read_chain(pem: bytes) -> DeviceChain | int:
     """Read a chain, remembered by its bytes, or return how many certificates there are instead of five.
 

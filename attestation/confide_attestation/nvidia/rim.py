@@ -15,6 +15,7 @@ from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.nvidia.certificates import Path, judge_path, load_certificate
 from confide_attestation.nvidia.ids import NvidiaCheck
 from confide_attestation.nvidia.xmldsig import parse_strict, split_signed
+from confide_attestation.snp.certificates import library_warnings_ignored
 
 CHAIN_LENGTH = 4
 VALUES = 64
@@ -27,8 +28,11 @@ _MANIFEST = re.compile(rb"<(?:[A-Za-z0-9_.-]+:)?(?:SoftwareIdentity|ReferenceInt
 _FIRMWARE_VERSION = re.compile(r"[0-9A-F]{2}(?:\.[0-9A-F]{2}){4}")
 _DRIVER_VERSION = re.compile(r"\d{3}(?:\.\d{2,3}){1,2}")
 _HEX_DIGEST = re.compile(r"[0-9a-fA-F]{96}")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
+# Numbers are written in one way only, so they are looked up.
+_INDICES = {str(number): number for number in range(VALUES)}
+_COUNTS = {str(number): number for number in range(1, MAX_ALTERNATIVES + 1)}
 _RESOURCE = {"type", "index", "active", "alternatives", "name", "size"}
+_ATTRIBUTES = {count: _RESOURCE | {f"{_HASH}{n}" for n in range(count)} for count in _COUNTS.values()}
 
 
 class RimKind(StrEnum):
@@ -66,6 +70,7 @@ def looks_like_rim(data: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
+@library_warnings_ignored()
 def judge_rim(data: bytes, root_spki_sha256: bytes) -> JudgedRim:
     """Judge form, certificates and signature, then read; remembered by its bytes.
 
@@ -139,24 +144,25 @@ def _golden(payload: etree._Element) -> dict[int, tuple[bytes, ...]]:
     golden: dict[int, tuple[bytes, ...]] = {}
     seen: set[int] = set()
     for resource in payload:
-        if resource.tag != f"{_SWID}Resource" or len(resource) or _attribute(resource, "type") != "Measurement":
+        words = {str(name): str(value) for name, value in resource.items()}
+        if resource.tag != f"{_SWID}Resource" or len(resource) or words.get("type") != "Measurement":
             raise EvidenceMalformed("the payload holds something else than measurements")
-        index, count = (_number(resource, name) for name in ("index", "alternatives"))
-        if index >= VALUES or index in seen:
-            raise EvidenceMalformed(f"measurement {index} is there twice, or beyond {VALUES - 1}")
+        index, count = _INDICES.get(words.get("index", "")), _COUNTS.get(words.get("alternatives", ""))
+        if index is None or index in seen:
+            raise EvidenceMalformed(
+                f"a measurement has no index from 0 to {VALUES - 1}, or one that is there twice"
+            )
         seen.add(index)
-        if not 1 <= count <= MAX_ALTERNATIVES or _number(resource, "size") != DIGEST_BYTES:
+        if count is None or words.get("size") != str(DIGEST_BYTES):
             raise EvidenceMalformed(
                 f"measurement {index} has no alternative, too many, or not {DIGEST_BYTES} bytes"
             )
-        hashes = [f"{_HASH}{each}" for each in range(count)]
-        if set(resource.attrib) != _RESOURCE | set(hashes):
+        if words.keys() != _ATTRIBUTES[count]:
             raise EvidenceMalformed(f"measurement {index} has not exactly its attributes and {count} hashes")
-        active = _attribute(resource, "active")
-        values = [_attribute(resource, name) for name in hashes]
-        if active not in ("True", "False") or not all(map(_HEX_DIGEST.fullmatch, values)):
+        values = [words[f"{_HASH}{number}"] for number in range(count)]
+        if words["active"] not in ("True", "False") or not all(map(_HEX_DIGEST.fullmatch, values)):
             raise EvidenceMalformed(f"measurement {index} is neither active nor inactive, or no SHA-384 digest")
-        if active == "True":
+        if words["active"] == "True":
             golden[index] = tuple(map(bytes.fromhex, values))
     if not golden:
         raise EvidenceMalformed("no measurement is active")
@@ -168,10 +174,3 @@ def _attribute(element: etree._Element, name: str) -> str:
     if value is None:
         raise EvidenceMalformed(f"{etree.QName(element).localname} has no {etree.QName(name).localname}")
     return value
-
-
-def _number(element: etree._Element, name: str) -> int:
-    text = _attribute(element, name)
-    if not _NUMBER.fullmatch(text):
-        raise EvidenceMalformed(f"{etree.QName(element).localname} has a {name} that is no small number")
-    return int(text)

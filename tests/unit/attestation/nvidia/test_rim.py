@@ -140,6 +140,7 @@ def test_markup_that_parsers_act_on_is_refused_at_once(vendor: SimulatedVendor) 
         b"<SoftwareIdentity>" + b"<a>" * 900 + b"</a>" * 900 + b"</SoftwareIdentity>",
         b"<SoftwareIdentity>" + b"<a/>" * 2000 + b"</SoftwareIdentity>",
         good.replace(b"<ns0:Payload>", b'<ns0:Payload xmlns:x="relative">'),
+        good.replace(b"<ns0:Payload>", b'<ns0:Payload xmlns:x="http://www.w3.org/XML/1998/namespace" x:id="a">'),
         b"",
         b"<",
         good[:-1],
