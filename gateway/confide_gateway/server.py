@@ -27,6 +27,50 @@ _NOT_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d
 )
 
 
+class HeldHead(asyncio.Transport):
+    """Holds an answer's head until its body is written, or the loop's next step: one system call for both."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # uvicorn writes nothing else
+        if self._held:
+            self._transport.write(self._held + data)
+            self._held = b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's own
+        return self._transport.get_extra_info(name, default)
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """Drops a client that is late with a head, sends too large a one, does not read, or sends on after its answer.
 
@@ -47,7 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(HeldHead(transport, self.loop))
         if len(self.connections) > self._limits.connections:
             transport.abort()
 

@@ -81,6 +81,21 @@ async def test_a_request_streams_up_and_its_answer_down_as_they_come(tmp_path: P
         writer.close()
 
 
+async def test_a_head_does_not_wait_for_its_body(tmp_path: Path) -> None:
+    """The client sees that its answer began while the node still thinks about the first byte of it."""
+    node = AttestedNode()
+    async with (
+        attested_upstream(node, fake.stall_after([])) as upstream,
+        running(tmp_path, [upstream.url]) as gateway,
+    ):
+        await gateway.ready()
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request("POST", node.path, b"x", headers=SEALED))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 1)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("status", "media", "seen"),
     [
