@@ -3,12 +3,14 @@
 The file is deterministic CBOR:
     {purpose: "confide.audit.v1", stated_unix_s: int, evidence: bytes (as `/evidence` served it), nonce: bytes,
      policy: bytes (TOML), receipt: bytes (COSE_Sign),
-     exchange: null | {method, path, request: bytes, status: int, content_type, response: [bytes], salt: bytes}}
+     exchange: null | {method, path, request: bytes, status: int, content_type, response: [bytes], salt: bytes},
+     parts: [[kind, index, salt, content, [sibling, ...]], ...]}
 `exchange` is the disclosure: without it the receipt still proves that an attested enclave signed commitments to
-some request and answer, but not to which. Who has a file with it can read the conversation.
+some request and answer, but not to which. Who has a file with it can read the conversation. `parts` are single
+messages or chunks of an answer, shown without the rest of it (`disclose`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from confide_attestation.appraise import appraise
@@ -16,17 +18,20 @@ from confide_attestation.evidence import parse_bundle
 from confide_attestation.policy import AppraisalPolicy, load_policy
 from confide_attestation.result import AttestationResult, Check, Outcome
 from confide_protocol import cbor, labels
-from confide_protocol.errors import Malformed, ProtocolError, ReceiptInvalid
-from confide_protocol.fields import is_time
+from confide_protocol.audit.disclosure import DisclosedPart, disclose_part, verify_part
+from confide_protocol.errors import LocalStateError, Malformed, ProtocolError, ReceiptInvalid
+from confide_protocol.fields import is_digest, is_time
 from confide_protocol.receipt import ReceiptClaims, verify_receipt
-from confide_protocol.transcript import ResponseTranscript, request_commitment
+from confide_protocol.transcript import PartKind, ResponseTranscript, TranscriptDigests, request_commitment
 
 from confide.answer import AnswerText, is_events, is_json
 from confide.session import Disclosure, Receipt
 
 PURPOSE_AUDIT: Final = "confide.audit.v1"
 MAX_AUDIT_BYTES = 96 << 20
-_FIELDS = {"purpose", "stated_unix_s", "evidence", "nonce", "policy", "receipt", "exchange"}
+_FIELDS = {"purpose", "stated_unix_s", "evidence", "nonce", "policy", "receipt", "exchange", "parts"}
+MAX_PARTS = 1024
+MAX_PATH = 64
 _EXCHANGE = {"method", "path", "request", "status", "content_type", "response", "salt"}
 
 
@@ -40,6 +45,7 @@ class AuditFile:
     policy: bytes = field(repr=False)
     receipt: bytes = field(repr=False)
     exchange: Disclosure | None = field(default=None, repr=False)
+    parts: tuple[DisclosedPart, ...] = field(default=(), repr=False)
 
     @property
     def encoded(self) -> bytes:
@@ -63,6 +69,7 @@ class AuditFile:
                     "response": list(said.response),
                     "salt": said.salt,
                 },
+                "parts": [[p.kind, p.index, p.salt, p.content, list(p.path)] for p in self.parts],
             }
         )
 
@@ -84,8 +91,30 @@ def parse_audit_file(data: bytes) -> AuditFile:
     if not all(isinstance(tree[name], bytes) for name in ("evidence", "nonce", "policy", "receipt")):
         raise Malformed("a part of an audit file is not bytes")
     return AuditFile(
-        stated, tree["evidence"], tree["nonce"], tree["policy"], tree["receipt"], _exchange(tree["exchange"])
+        stated,
+        tree["evidence"],
+        tree["nonce"],
+        tree["policy"],
+        tree["receipt"],
+        _exchange(tree["exchange"]),
+        _parts(tree["parts"]),
     )
+
+
+def disclose(file: AuditFile, kind: PartKind, index: int) -> AuditFile:
+    """Return the file with one message or chunk of the answer in place of all words.
+
+    Raises: LocalStateError where the file has no words, or no such part.
+    """
+    said = file.exchange
+    if said is None:
+        raise LocalStateError("the file discloses no words, so no part of them can be taken out")
+    digests, text = _transcribe(said)
+    parts = text.messages if kind == "message" else said.response
+    if not 0 <= index < len(parts):
+        raise LocalStateError(f"the answer has {len(parts)} {kind}(s), counted from 0")
+    part = disclose_part(said.salt, digests, kind, index, parts[index])
+    return replace(file, exchange=None, parts=(*file.parts, part))
 
 
 def _exchange(tree: Any) -> Disclosure | None:  # noqa: ANN401
@@ -110,6 +139,25 @@ def _exchange(tree: Any) -> Disclosure | None:  # noqa: ANN401
         tuple(tree["response"]),
         tree["salt"],
     )
+
+
+def _parts(tree: Any) -> tuple[DisclosedPart, ...]:  # noqa: ANN401
+    if not isinstance(tree, list) or len(tree) > MAX_PARTS:
+        raise Malformed("an audit file's parts are not a list, or too many")
+    parts = []
+    for item in tree:
+        match item:
+            case [
+                "message" | "chunk" as kind,
+                int() as index,
+                bytes() as salt,
+                bytes() as content,
+                list() as path,
+            ] if type(index) is int and len(path) <= MAX_PATH and all(map(is_digest, (salt, *path))):
+                parts.append(DisclosedPart(kind, index, salt, content, tuple(path)))
+            case _:
+                raise Malformed("a part in an audit file is malformed")
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -167,6 +215,7 @@ def audit(
             ),
             _equal("receipt_policy", asserted.get("policy"), own.digest, "the client's policy, in this file"),
             *_check_exchange(claims, file.exchange),
+            *(_check_part(claims, part) for part in file.parts),
         ]
     checks.append(
         Check("time", Outcome.SKIP, "no log or time anchor: neither receipt nor file proves when this happened")
@@ -178,25 +227,38 @@ def _check_exchange(claims: ReceiptClaims, said: Disclosure | None) -> list[Chec
     if said is None:
         why = "not disclosed: the receipt binds to some words, this file does not say which"
         return [Check(name, Outcome.SKIP, why) for name in ("request", "response", "transcript")]
-    transcript = ResponseTranscript(said.salt)
-    transcript.head(said.status, said.content_type)
-    text = AnswerText()
     try:
-        for part in said.response:
-            transcript.chunk(part)
-            if is_events(said.content_type):
-                text.event(part)
-            elif is_json(said.content_type):
-                text.body(part)
+        digests, _ = _transcribe(said)
         asked = request_commitment(said.salt, said.method, said.path, said.request_body)
     except ProtocolError as fault:
         return [Check("response", Outcome.FAIL, str(fault))]
-    digests = transcript.finish(text.messages)
     return [
         _equal("request", claims.request_commitment, asked, "the disclosed request"),
         _equal("response", claims.response_commitment, digests.commitment, "the disclosed answer"),
         _equal("transcript", claims.transcript_root, digests.root, "the disclosed messages and chunks"),
     ]
+
+
+def _transcribe(said: Disclosure) -> tuple[TranscriptDigests, AnswerText]:
+    transcript, text = ResponseTranscript(said.salt), AnswerText()
+    transcript.head(said.status, said.content_type)
+    for part in said.response:
+        transcript.chunk(part)
+        if is_events(said.content_type):
+            text.event(part)
+        elif is_json(said.content_type):
+            text.body(part)
+    return transcript.finish(text.messages), text
+
+
+def _check_part(claims: ReceiptClaims, part: DisclosedPart) -> Check:
+    what = f"{part.kind} {part.index}"
+    counts = {"message_count": claims.message_count, "chunk_count": claims.chunk_count}
+    try:
+        verify_part(part, root=claims.transcript_root, **counts)
+    except ReceiptInvalid as fault:
+        return Check("part", Outcome.FAIL, f"{what}: {fault}")
+    return Check("part", Outcome.PASS, f"{what} stands in the signed transcript")
 
 
 def _equal(name: str, signed: object, found: object, what: str) -> Check:

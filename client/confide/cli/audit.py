@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.transcript_text import render_transcript
-from confide_protocol.errors import ConfigError, Malformed
+from confide_protocol.errors import ConfigError, LocalStateError, Malformed
+from confide_protocol.transcript import PartKind
 
 from confide import audit as auditing
 from confide.cli import options
@@ -31,18 +32,38 @@ from confide.relay import read_policy
     help="Judge the evidence by your own policy.  [default: the one in the file]",
 )
 @options.allow_simulated
+@click.option(
+    "--disclose",
+    metavar="KIND:N",
+    help="Judge nothing; write a file that shows this one part of the answer (message:0, chunk:3, …) to --to.",
+)
+@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="Where --disclose writes.")
 @click.option("--words", is_flag=True, help="Print the disclosed request and answer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
 def audit(
-    file: Path, at: int | None, policy_file: Path | None, allow_simulated: bool, words: bool, as_json: bool
+    file: Path,
+    at: int | None,
+    policy_file: Path | None,
+    allow_simulated: bool,
+    disclose: str | None,
+    to: Path | None,
+    words: bool,
+    as_json: bool,
 ) -> None:
     """Judge the audit FILE that `confide chat --save` wrote: evidence, receipt, and the words if it has them.
+
+    \b
+    confide audit kept.confide --policy policy.toml              all of it
+    confide audit kept.confide --disclose message:0 --to one     a file with one message and no other word
 
     Needs no network. Exit status: 0 all holds, 1 something does not, 2 FILE is not an audit file.
     """
     try:
         with file.open("rb") as handle:
             kept = auditing.parse_audit_file(handle.read(auditing.MAX_AUDIT_BYTES + 1))
+        if disclose is not None:
+            _disclose(kept, disclose, to)
+            return
         result = auditing.audit(
             kept,
             at_unix_s=at,
@@ -69,11 +90,31 @@ def _print(kept: auditing.AuditFile, result: auditing.AuditResult, *, own_policy
     for check in result.checks:
         click.echo(f"{check.outcome} {check.id} — {check.detail}")
     if result.claims is not None:
-        click.echo("\n" + render_receipt(result.claims))
+        shown = kept.exchange is not None and result.holds
+        click.echo("\n" + render_receipt(result.claims, recomputed=shown))
     if words and kept.exchange is not None:
         for name, data in (("asked", kept.exchange.request_body), ("answered", b"".join(kept.exchange.response))):
             click.echo(f"\n{name}:\n{data.decode(errors='replace')}")
+    for part in kept.parts if words else ():
+        click.echo(f"\n{part.kind} {part.index}:\n{part.content.decode(errors='replace')}")
     click.echo("\n" + ("all holds" if result.holds else "REFUSED"))
+
+
+def _disclose(kept: auditing.AuditFile, wanted: str, to: Path | None) -> None:
+    name, _, index = wanted.partition(":")
+    kinds: dict[str, PartKind] = {"message": "message", "chunk": "chunk"}
+    kind = kinds.get(name)
+    if kind is None or not index.isascii() or not index.isdigit() or len(index) > 9:
+        raise ConfigError("--disclose", wanted, "needs message:N or chunk:N, counted from 0")
+    if to is None:
+        raise ConfigError("--to", "is missing", "name the file to write")
+    try:
+        to.write_bytes(auditing.disclose(kept, kind, int(index)).encoded)
+    except LocalStateError as fault:
+        raise ConfigError("--disclose", wanted, str(fault)) from None
+    except OSError as fault:
+        raise ConfigError(str(to), "file", f"cannot be written ({fault.strerror}); check the path") from None
+    click.echo(f"wrote {to}: {kind} {index}, its salt and its place in the signed transcript; no other word")
 
 
 def _tree(kept: auditing.AuditFile, result: auditing.AuditResult) -> dict[str, object]:

@@ -5,11 +5,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from confide.audit import AuditFile, audit, audit_file, parse_audit_file
+from confide.audit import AuditFile, audit, audit_file, disclose, parse_audit_file
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.result import Outcome
 from confide_protocol import cbor
-from confide_protocol.errors import ConfideError, Malformed, PolicyError
+from confide_protocol.errors import ConfideError, LocalStateError, Malformed, PolicyError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,3 +164,52 @@ def test_no_changed_byte_still_holds(data: st.DataObject) -> None:
         pytest.fail(type(fault).__name__)
     # A policy's comments mean nothing, and the time is the file's own word.
     assert not holds or (file.stated_unix_s, file.policy) != (kept.stated_unix_s, kept.policy)
+
+
+@pytest.mark.parametrize(("kind", "index", "content"), [("message", 0, b"Paris."), ("chunk", 0, None)])
+def test_one_part_is_shown_without_the_rest(kept: AuditFile, kind: Any, index: int, content: bytes | None) -> None:
+    """A file with one part proves that part, and holds neither the salt nor any other word."""
+    shown = parse_audit_file(disclose(kept, kind, index).encoded)
+    assert kept.exchange is not None
+    assert shown.exchange is None
+    assert kept.exchange.salt not in shown.encoded
+    assert kept.exchange.request_body not in shown.encoded
+    assert content in (None, shown.parts[0].content)
+    found = outcomes(shown)
+    assert (found["part"], found["response"], found["holds"]) == ("PASS", "SKIP", True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"content": b"Rome."}, {"index": 1}, {"kind": "chunk"}, {"salt": bytes(32)}, {"path": ()}]
+)
+def test_a_part_that_was_changed_fails(kept: AuditFile, change: dict[str, Any]) -> None:
+    """Another text, place, kind, salt or path is not in the signed transcript."""
+    shown = disclose(kept, "message", 0)
+    other = replace(shown, parts=(replace(shown.parts[0], **change),))
+    found = outcomes(other)
+    assert (found["part"], found["holds"]) == ("FAIL", False)
+
+
+def test_only_what_is_there_can_be_shown(kept: AuditFile) -> None:
+    """A part beyond the answer, and any part of a file without words, is refused."""
+    with pytest.raises(LocalStateError, match="counted from 0"):
+        disclose(kept, "message", 1)
+    with pytest.raises(LocalStateError, match="no words"):
+        disclose(replace(kept, exchange=None), "message", 0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        1,
+        [1],
+        [["message", True, bytes(32), b"", []]],
+        [["word", 0, bytes(32), b"", []]],
+        [["chunk", 0, b"", b"", []]],
+    ],
+)
+def test_malformed_parts_are_malformed(kept: AuditFile, parts: Any) -> None:
+    """Parts of another form are refused before anything is judged."""
+    tree = cbor.decode(kept.encoded, max_bytes=1 << 24)
+    with pytest.raises(Malformed, match="part"):
+        parse_audit_file(cbor.encode(tree | {"parts": parts}))
