@@ -33,6 +33,16 @@ def test_one_prompt_and_its_audit_file(stack: Stack, there: list[str], tmp_path:
     assert run("audit", kept, "--allow-simulated").exit_code == 0
     assert run("audit", kept, *there[:3]).exit_code == 0
     assert Path(kept).stat().st_mode & 0o777 == 0o600
+    part = str(tmp_path / "part.audit")
+    assert run("audit", kept, "--disclose", "message:0", "--to", part).exit_code == 0
+    judged = run("audit", part, *there[:3], "--words")
+    assert judged.exit_code == 0, judged.stdout
+    assert "PASS part — message 0 stands in the signed transcript" in judged.stdout
+    assert QUESTION not in judged.stdout
+    assert "recomputed here" not in judged.stdout
+    for wrong in ("message:9", "message", "word:0", "chunk:-1"):
+        refused = run("audit", kept, "--disclose", wrong, "--to", part)
+        assert (refused.exit_code, refused.stdout) == (2, "")
 
 
 def test_a_conversation(stack: Stack, there: list[str]) -> None:

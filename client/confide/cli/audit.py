@@ -109,11 +109,10 @@ def _disclose(kept: auditing.AuditFile, wanted: str, to: Path | None) -> None:
     if to is None:
         raise ConfigError("--to", "is missing", "name the file to write")
     try:
-        to.write_bytes(auditing.disclose(kept, kind, int(index)).encoded)
+        shown = auditing.disclose(kept, kind, int(index))
     except LocalStateError as fault:
         raise ConfigError("--disclose", wanted, str(fault)) from None
-    except OSError as fault:
-        raise ConfigError(str(to), "file", f"cannot be written ({fault.strerror}); check the path") from None
+    options.write_file(to, shown.encoded, "--to")
     click.echo(f"wrote {to}: {kind} {index}, its salt and its place in the signed transcript; no other word")
 
 
