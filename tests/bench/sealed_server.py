@@ -123,7 +123,7 @@ def run_server(variant: str) -> None:
 def run_enclave() -> None:
     """Serve the enclave's own application; its statement counts as issued, its device is never asked."""
     settings = EnclaveSettings(gateway_secret_file="-", platform="simulated-sev-snp", device_socket="-")
-    logs.configure()
+    logs.configure(sys.stderr)
     listener = bind("bench", settings.host, settings.port)
     attester = SimulatedSnpAttester(settings.device_socket, settings.limits.device_timeout_s)
     app, holder, _ = assemble(settings, ScriptedEngine(WORDS), attester, SECRET, random=secrets.token_bytes)

@@ -1,12 +1,14 @@
 """The harness of `make bench`: what a row means, what is written, what a broken measurement does."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.bench import Row, __main__, absent, ours, versus
+from tests.bench.subjects import Script, running
 from tests.bench.timing import interleaved_us
 
 
@@ -90,3 +92,14 @@ def test_works_are_timed_in_turns() -> None:
     seen: list[str] = []
     interleaved_us({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=2, calls=1)
     assert seen == ["a", "b"] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the servers' CPU clocks from /proc")
+@pytest.mark.parametrize("variant", ["sealed", "bucketed", "sealing", "plain", "plain_app"])
+def test_every_subject_still_runs(variant: str) -> None:
+    """Each of our own servers starts, and answers one request and one stream of its driver."""
+    script = Script(variant, (sys.executable, "-m", "tests.bench.sealed_server", variant))
+    with running([script]) as (subjects, reasons):
+        assert reasons == {}
+        assert subjects[variant].cpu_us("request", 1) >= 0
+        assert subjects[variant].cpu_us("stream", 1) >= 0
