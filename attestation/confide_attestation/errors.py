@@ -25,12 +25,6 @@ class EvidenceMalformed(AttestationError):
         self.check = check
 
 
-class EndorsementsUnavailable(AttestationError):
-    code = "endorsements_unavailable"
-    http_status = 503
-    reason = "a vendor's endorsement is not at hand"
-
-
 class AppraisalRejected(AttestationError):
     """The appraisal failed; `result` carries every check."""
 

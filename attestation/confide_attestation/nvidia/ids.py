@@ -59,7 +59,6 @@ SET_CHECKS = _span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.TOPOLOGY)
 CHAIN_OCSP_CHECKS = _span(NvidiaCheck.CHAIN_OCSP, NvidiaCheck.CHAIN_REVOKED)
 RIM_OCSP_CHECKS = _span(NvidiaCheck.RIM_OCSP, NvidiaCheck.RIM_REVOKED)
 OCSP_CHECKS = CHAIN_OCSP_CHECKS + RIM_OCSP_CHECKS
-RIM_CHECKS = _span(NvidiaCheck.RIM_FORMAT, NvidiaCheck.RIM_REVOKED)
 # A switch has no driver, and nothing of it reports a FWID or the state of a video decoder.
 GPU_ONLY = (
     NvidiaCheck.FWID,

@@ -108,13 +108,11 @@ def _span(first: TdxCheck, last: TdxCheck) -> tuple[TdxCheck, ...]:
     return order[order.index(first) : order.index(last) + 1]
 
 
-TDX_FORM_CHECKS = _span(TdxCheck.QUOTE_SIZE, TdxCheck.PCK_CHAIN_FORMAT)
 TDX_AUTHENTICITY_CHECKS = _span(TdxCheck.QUOTE_SIZE, TdxCheck.DCAP_QVL)
 TDX_POLICY_CHECKS = _span(TdxCheck.EVAL_NUMBER_TOO_LOW, TdxCheck.TD_LASS)
 
 # Certificates, lists, documents and signatures: all hold once `dcap-qvl` finds nothing, or only a later fault.
 TDX_SIGNATURE_CHECKS = _span(TdxCheck.PCK_CHAIN, TdxCheck.QE_ISVSVN)
-TDX_TCB_CHECKS = _span(TdxCheck.FMSPC_MISMATCH, TdxCheck.TD_RELAUNCH_ADVISED)
 
 # A failure of one of these means that an input is not a file of its kind at all.
 TDX_QUOTE_FILE = (TdxCheck.QUOTE_SIZE, TdxCheck.QUOTE_VERSION, TdxCheck.TEE_TYPE, TdxCheck.QUOTE_TRUNCATED)

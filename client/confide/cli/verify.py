@@ -32,6 +32,7 @@ EXIT_STATUS: Mapping[Verdict, int] = {
 
 # Kinds of evidence whose command is loaded only when it is asked for.
 KINDS = {
+    "air": "confide.cli.verify_air:air",
     "nras": "confide.cli.verify_nvidia:nras",
     "nvidia": "confide.cli.verify_nvidia:nvidia",
     "tdx": "confide.cli.verify_tdx:tdx",
