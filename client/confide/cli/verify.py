@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 from confide_attestation.appraise import verify_snp
-from confide_attestation.checks.ids import SNP_FILES, CheckId
+from confide_attestation.checks.ids import SNP_FILES
 from confide_attestation.ear import export_ear
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import SnpEndorsements
@@ -130,15 +130,22 @@ def snp(
             ear.write_text(json.dumps(export_ear(result), indent=1) + "\n")
         except OSError as fault:
             stop(f"{ear}: cannot be written: {fault.strerror}")
+    finish(result, dict(zip(SNP_FILES, (vek, ask, ark, crl, report), strict=True)), as_json)
+
+
+def finish(result: AttestationResult, files: Mapping[str, Path | None], as_json: bool, note: str = "") -> NoReturn:
+    """Print a result and end with its status; `files` names, by check, the input that could not be read.
+
+    `note` follows the transcript.
+    """
     if result.verdict is Verdict.UNREADABLE:
-        files = dict(zip(SNP_FILES, (vek, ask, ark, crl, report), strict=True))
         for check in result.failed:
-            if check.id in SNP_FILES:
-                click.echo(f"confide verify: {files[CheckId(check.id)]}: {check.id}: {check.detail}", err=True)
+            if check.id in files:
+                click.echo(f"confide verify: {files[check.id]}: {check.id}: {check.detail}", err=True)
     if as_json:
         click.echo(json.dumps(as_tree(result)))
     elif result.verdict is not Verdict.UNREADABLE:
-        click.echo(render_transcript(result))
+        click.echo(render_transcript(result) + (f"\n{note}" if note else ""))
     sys.exit(EXIT_STATUS[result.verdict])
 
 

@@ -1,9 +1,6 @@
 """`confide verify azure`: judge an Azure machine by its HCL report and its vTPM's quote, offline."""
 
-import json
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,16 +8,14 @@ from confide_attestation.checks.ids import SNP_FILES
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import SnpEndorsements
 from confide_attestation.pem import pem_or_der
-from confide_attestation.result import AttestationResult, Verdict
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
-from confide_attestation.transcript_text import render_transcript
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 from confide_attestation.vtpm.ids import VtpmCheck
 from confide_attestation.vtpm.verify import VtpmEvidence
 
-from confide.cli.verify import EXIT_STATUS, FILE, as_tree, read_file, stop
+from confide.cli.verify import FILE, finish, read_file, stop
 
 MAX_NONCE_BYTES = 64
 MAX_VTPM_FILE_BYTES = 64 * 1024
@@ -80,20 +75,7 @@ def azure(
         now_unix_s=int(time.time()) if at is None else at,
         nonce=None if nonce is None else _nonce(nonce),
     )
-    report(result, files, as_json)
-
-
-def report(result: AttestationResult, files: Mapping[str, Path | None], as_json: bool, note: str = "") -> None:
-    """Print a result and end with its status; an unreadable file is one line. `note` follows the transcript."""
-    if result.verdict is Verdict.UNREADABLE:
-        for check in result.failed:
-            if check.id in files:
-                click.echo(f"confide verify: {files[check.id]}: {check.id}: {check.detail}", err=True)
-    if as_json:
-        click.echo(json.dumps(as_tree(result)))
-    elif result.verdict is not Verdict.UNREADABLE:
-        click.echo(render_transcript(result) + (f"\n{note}" if note else ""))
-    sys.exit(EXIT_STATUS[result.verdict])
+    finish(result, files, as_json)
 
 
 def _platform(

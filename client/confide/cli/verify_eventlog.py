@@ -11,8 +11,7 @@ from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TdxCheck
 
-from confide.cli.verify import FILE, read_file
-from confide.cli.verify_azure import report
+from confide.cli.verify import FILE, finish, read_file
 
 UNJUDGED = (
     "the quote's signature was not judged: this log fits the quote, which may be anybody's; give --collateral"
@@ -49,4 +48,4 @@ def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as
         TdxCheck.COLLATERAL_FORMAT: collateral,
     }
     unjudged = collateral is None and result.verdict is Verdict.AUTHENTIC
-    report(result, {str(check_id): path for check_id, path in files.items()}, as_json, UNJUDGED if unjudged else "")
+    finish(result, {str(check_id): path for check_id, path in files.items()}, as_json, UNJUDGED if unjudged else "")

@@ -1,11 +1,8 @@
 """`confide verify nvidia` and `confide verify nras`: judge GPUs and switches, or what NVIDIA says of them."""
 
-import json
 import re
-import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from confide_attestation.errors import EvidenceMalformed
@@ -19,10 +16,8 @@ from confide_attestation.nvidia.ocsp import MAX_ANSWER_BYTES, OcspAnswer, read_a
 from confide_attestation.nvidia.rim import looks_like_rim
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES
-from confide_attestation.result import AttestationResult, Verdict
-from confide_attestation.transcript_text import render_transcript
 
-from confide.cli.verify import EXIT_STATUS, FILE, as_tree, read_file, stop
+from confide.cli.verify import FILE, finish, read_file, stop
 
 MAX_RIMS = 64
 MAX_ANSWERS = 1024
@@ -81,10 +76,7 @@ def nvidia(
     except EvidenceMalformed as fault:
         stop(f"{report}: {fault}")
     result = verify_nvidia(devices, NvidiaEndorsements(manifests, answers), now_unix_s=_now(at), nonce=nonce)
-    if result.verdict is Verdict.UNREADABLE:
-        for check in result.failed:
-            click.echo(f"confide verify: {report}: {check.id}: {check.detail}", err=True)
-    _end(result, as_json)
+    finish(result, {check.id: report for check in result.failed}, as_json)
 
 
 @click.command(short_help="Judge tokens of NVIDIA's Remote Attestation Service.")
@@ -102,12 +94,7 @@ def nras(tokens: Path, jwks: Path, nonce: bytes, at: int | None, as_json: bool) 
     result = verify_nras(
         read_file(tokens, MAX_TOKENS_BYTES), read_file(jwks, MAX_JWKS_BYTES), now_unix_s=_now(at), nonce=nonce
     )
-    if result.verdict is Verdict.UNREADABLE:
-        files = {NrasCheck.TOKENS_FORMAT.value: tokens, NrasCheck.JWKS_FORMAT.value: jwks}
-        for check in result.failed:
-            if check.id in files:
-                click.echo(f"confide verify: {files[check.id]}: {check.id}: {check.detail}", err=True)
-    _end(result, as_json)
+    finish(result, {NrasCheck.TOKENS_FORMAT: tokens, NrasCheck.JWKS_FORMAT: jwks}, as_json)
 
 
 def _read_chain(path: Path) -> bytes:
@@ -145,11 +132,3 @@ def _read_answers(folder: Path) -> tuple[OcspAnswer, ...]:
 
 def _now(at: int | None) -> int:
     return int(time.time()) if at is None else at
-
-
-def _end(result: AttestationResult, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(json.dumps(as_tree(result)))
-    elif result.verdict is not Verdict.UNREADABLE:
-        click.echo(render_transcript(result))
-    sys.exit(EXIT_STATUS[result.verdict])

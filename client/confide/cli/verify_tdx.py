@@ -1,21 +1,17 @@
 """`confide verify tdx`: judge one TDX quote by Intel's collateral for its platform, offline."""
 
-import json
-import sys
 import time
 from pathlib import Path
 
 import click
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.result import Verdict
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES, parse_quote
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
 from confide_attestation.tdx.library import collateral_urls
 from confide_attestation.tdx.verify import verify_tdx
-from confide_attestation.transcript_text import render_transcript
 
-from confide.cli.verify import EXIT_STATUS, FILE, as_tree, read_file, stop
+from confide.cli.verify import FILE, finish, read_file, stop
 
 
 @click.command(short_help="Judge one Intel TDX quote.")
@@ -40,16 +36,8 @@ def tdx(quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> 
     result = verify_tdx(
         data, read_file(collateral, MAX_COLLATERAL_BYTES), now_unix_s=int(time.time()) if at is None else at
     )
-    if result.verdict is Verdict.UNREADABLE:
-        for check in result.failed:
-            if check.id in TDX_FILES:
-                file = collateral if check.id == TdxCheck.COLLATERAL_FORMAT else quote
-                click.echo(f"confide verify: {file}: {check.id}: {check.detail}", err=True)
-    if as_json:
-        click.echo(json.dumps(as_tree(result)))
-    elif result.verdict is not Verdict.UNREADABLE:
-        click.echo(render_transcript(result))
-    sys.exit(EXIT_STATUS[result.verdict])
+    files = {str(check): collateral if check is TdxCheck.COLLATERAL_FORMAT else quote for check in TDX_FILES}
+    finish(result, files, as_json)
 
 
 def _stop_without_collateral(quote: Path, data: bytes) -> None:
