@@ -102,7 +102,7 @@ class Receipt:
 
     encoded: bytes = field(repr=False)
     claims: ReceiptClaims
-    verified: Verified
+    verified: Verified = field(repr=False)
     disclosure: Disclosure = field(repr=False)
 
 
