@@ -16,10 +16,20 @@ def pem_or_der(data: bytes, label: str) -> bytes:
     """
     if b"-----BEGIN" not in data:
         return data
+    (der,) = pem_blocks(data, label, (1,))
+    return der
+
+
+def pem_blocks(data: bytes, label: str, counts: tuple[int, ...]) -> tuple[bytes, ...]:
+    """Return the DER of each PEM block in order; all are of `label`, and there are as many as one of `counts`.
+
+    Raises: EvidenceMalformed.
+    """
     blocks = _BLOCK.findall(data)
-    if len(blocks) != 1 or blocks[0][0].decode() != label:
-        raise EvidenceMalformed(f"expected one PEM block of {label}, found {len(blocks)} of any kind")
+    if len(blocks) not in counts or any(name.decode() != label for name, _ in blocks):
+        wanted = " or ".join(map(str, counts))
+        raise EvidenceMalformed(f"expected {wanted} PEM block(s) of {label}, found {len(blocks)} of any kind")
     try:
-        return base64.b64decode(b"".join(blocks[0][1].split()), validate=True)
+        return tuple(base64.b64decode(b"".join(text.split()), validate=True) for _, text in blocks)
     except binascii.Error:
-        raise EvidenceMalformed("the PEM block is not base64") from None
+        raise EvidenceMalformed("a PEM block is not base64") from None

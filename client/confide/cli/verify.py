@@ -14,7 +14,7 @@ from confide_attestation.checks.ids import SNP_FILES
 from confide_attestation.ear import export_ear
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import SnpEndorsements
-from confide_attestation.pem import pem_or_der
+from confide_attestation.pem import pem_blocks, pem_or_der
 from confide_attestation.policy import load_policy
 from confide_attestation.result import AttestationResult, Verdict
 from confide_attestation.transcript_text import render_transcript
@@ -80,7 +80,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @verify.command(short_help="Judge one AMD SEV-SNP report.")
 @click.argument("report", type=FILE)
 @click.option("--vek", required=True, type=FILE, help="VCEK or VLEK certificate, PEM or DER.")
-@click.option("--ask", type=FILE, help="ASK or ASVK certificate, PEM or DER.  [default: packaged]")
+@click.option(
+    "--ask",
+    type=FILE,
+    help="ASK or ASVK certificate, PEM or DER, or AMD's cert_chain (it and the ARK, PEM).  [default: packaged]",
+)
 @click.option("--ark", type=FILE, help="ARK certificate, PEM or DER; must be a pinned one.  [default: packaged]")
 @click.option("--crl", type=FILE, help="AMD's revocation list, PEM or DER.  [default: revocation is not judged]")
 @click.option(
@@ -113,12 +117,13 @@ def snp(
             appraisal_policy = load_policy(read_file(policy, MAX_SETTINGS_BYTES), str(policy))
         except PolicyError as fault:
             stop(str(fault))
+    issuers = () if ask is None else _read_issuers(ask)
     result = verify_snp(
         read_file(report),
         SnpEndorsements(
             vek=_read_der(vek, "CERTIFICATE"),
-            ask=None if ask is None else _read_der(ask, "CERTIFICATE"),
-            ark=None if ark is None else _read_der(ark, "CERTIFICATE"),
+            ask=issuers[0] if issuers else None,
+            ark=_read_der(ark, "CERTIFICATE") if ark is not None else issuers[1] if len(issuers) == 2 else None,
             crl=None if crl is None else _read_der(crl, "X509 CRL"),
         ),
         now_unix_s=int(time.time()) if at is None else at,
@@ -130,7 +135,7 @@ def snp(
             ear.write_text(json.dumps(export_ear(result), indent=1) + "\n")
         except OSError as fault:
             stop(f"{ear}: cannot be written: {fault.strerror}")
-    finish(result, dict(zip(SNP_FILES, (vek, ask, ark, crl, report), strict=True)), as_json)
+    finish(result, dict(zip(SNP_FILES, (vek, ask, ark or ask, crl, report), strict=True)), as_json)
 
 
 def finish(result: AttestationResult, files: Mapping[str, Path | None], as_json: bool, note: str = "") -> NoReturn:
@@ -179,5 +184,16 @@ def stop(message: str) -> NoReturn:
 def _read_der(path: Path, label: str) -> bytes:
     try:
         return pem_or_der(read_file(path), label)
+    except EvidenceMalformed as fault:
+        stop(f"{path}: {fault}")
+
+
+def _read_issuers(path: Path) -> tuple[bytes, ...]:
+    """Read an ASK, or AMD's cert_chain: the ASK and then the ARK."""
+    data = read_file(path)
+    if b"-----BEGIN" not in data:
+        return (data,)
+    try:
+        return pem_blocks(data, "CERTIFICATE", (1, 2))
     except EvidenceMalformed as fault:
         stop(f"{path}: {fault}")

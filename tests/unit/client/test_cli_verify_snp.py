@@ -204,3 +204,13 @@ def test_help_teaches() -> None:
     text = run("--help").stdout
     for option in ("--vek", "--ask", "--ark", "--crl", "--at", "--policy", "--allow-simulated", "--json"):
         assert option in text
+
+
+def test_amds_cert_chain_serves_as_ask_and_ark(tmp_path: Path) -> None:
+    """ASK and ARK in one PEM file are both taken; in the wrong order they are refused, three of them unreadable."""
+    at = folder("genoa_v3_vcek_ms")
+    ask, ark = pem((at / "ask.der").read_bytes()), pem((at / "ark.der").read_bytes())
+    chain = tmp_path / "cert_chain.pem"
+    for content, status in ((ask + ark, 0), (ark + ask, 1), (ask + ark + ask, 2)):
+        chain.write_bytes(content)
+        assert run(*genoa(), "--ask", chain).exit_code == status
