@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from confide_attestation.errors import AppraisalRejected
+    from confide_protocol.errors import ConfideError, PolicyError, ReceiptInvalid, RelayRefused
+
     from confide.openai import AsyncOpenAI, OpenAI
     from confide.policy_memory import PolicyMemory
     from confide.relay import Limits, Link
@@ -11,23 +14,33 @@ if TYPE_CHECKING:
     from confide.transport import AsyncTransport, Transport
 
 __all__ = [
+    "AppraisalRejected",
     "AsyncOpenAI",
     "AsyncTransport",
+    "ConfideError",
     "Limits",
     "Link",
     "OpenAI",
+    "PolicyError",
     "PolicyMemory",
     "Receipt",
+    "ReceiptInvalid",
+    "RelayRefused",
     "Transport",
 ]
 _HOMES = {
+    "AppraisalRejected": "confide_attestation.errors",
     "AsyncOpenAI": "confide.openai",
     "AsyncTransport": "confide.transport",
+    "ConfideError": "confide_protocol.errors",
     "Limits": "confide.relay",
     "Link": "confide.relay",
     "OpenAI": "confide.openai",
+    "PolicyError": "confide_protocol.errors",
     "PolicyMemory": "confide.policy_memory",
     "Receipt": "confide.session",
+    "ReceiptInvalid": "confide_protocol.errors",
+    "RelayRefused": "confide_protocol.errors",
     "Transport": "confide.transport",
 }
 

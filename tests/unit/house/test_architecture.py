@@ -154,3 +154,12 @@ def test_every_label_stands_in_the_specification() -> None:
     assert len(names) > 20
     texts = {name: value.decode() if isinstance(value := getattr(labels, name), bytes) else value for name in names}
     assert [name for name, text in texts.items() if text not in spec] == []
+
+
+def test_what_the_readme_names_is_there() -> None:
+    """Every `confide.Name` of the README, and everything that the package says it exports, can be had."""
+    import confide
+
+    named = set(re.findall(r"\bconfide\.([A-Z]\w+)", (ROOT / "README.md").read_text()))
+    assert named
+    assert [name for name in named | set(confide.__all__) if not hasattr(confide, name)] == []
