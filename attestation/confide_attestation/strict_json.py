@@ -7,8 +7,8 @@ from typing import Any
 from confide_attestation.errors import EvidenceMalformed
 
 
-def load_json(data: bytes, check: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse one JSON document.
+def load_json(data: bytes, check: str, form: str = "") -> Any:  # noqa: ANN401 - any JSON value
+    """Parse one JSON document; `form` says in a fault which one was expected.
 
     Raises: EvidenceMalformed with `check`. Does not check: the document's form, its size.
     """
@@ -16,9 +16,9 @@ def load_json(data: bytes, check: str) -> Any:  # noqa: ANN401 - any JSON value
         tree = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
         json.dumps(tree, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
     except UnicodeError:
-        raise EvidenceMalformed("expected JSON text, found bytes that are no UTF-8 text", check) from None
+        raise EvidenceMalformed(f"expected JSON text{form}, found bytes that are no text (UTF-8)", check) from None
     except (ValueError, RecursionError):
-        raise EvidenceMalformed("expected JSON text with every name once, found other text", check) from None
+        raise EvidenceMalformed(f"expected JSON text{form} with every name once, found other text", check) from None
     return tree
 
 

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from confide_attestation.order import span
+
 
 class CheckId(StrEnum):
     """A check is named for what it refuses."""
@@ -89,17 +91,12 @@ class CheckId(StrEnum):
     EVENT_LOGS = "event_logs"
 
 
-def _span(first: CheckId, last: CheckId) -> tuple[CheckId, ...]:
-    order = tuple(CheckId)
-    return order[order.index(first) : order.index(last) + 1]
-
-
-POLICY_CHECKS = _span(CheckId.POLICY_EXPIRED, CheckId.SIMULATED)
-SNP_CHAIN_CHECKS = _span(CheckId.VEK_FORMAT, CheckId.ASK_REVOKED)
-SNP_REPORT_CHECKS = _span(CheckId.REPORT_SIZE, CheckId.POLICY_MBZ)
-SNP_POLICY_CHECKS = _span(CheckId.CRL_AGE, CheckId.MIT_VECTOR)
-BINDING_CHECKS = _span(CheckId.STATEMENT_FORMAT, CheckId.EVENT_LOGS)
-REVOCATION_CHECKS = _span(CheckId.CRL_FORMAT, CheckId.ASK_REVOKED)
+POLICY_CHECKS = span(CheckId.POLICY_EXPIRED, CheckId.SIMULATED)
+SNP_CHAIN_CHECKS = span(CheckId.VEK_FORMAT, CheckId.ASK_REVOKED)
+SNP_REPORT_CHECKS = span(CheckId.REPORT_SIZE, CheckId.POLICY_MBZ)
+SNP_POLICY_CHECKS = span(CheckId.CRL_AGE, CheckId.MIT_VECTOR)
+BINDING_CHECKS = span(CheckId.STATEMENT_FORMAT, CheckId.EVENT_LOGS)
+REVOCATION_CHECKS = span(CheckId.CRL_FORMAT, CheckId.ASK_REVOKED)
 
 # Claims are read from a report only when all of these hold.
 SNP_SIGNATURES = (

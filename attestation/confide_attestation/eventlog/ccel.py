@@ -18,6 +18,7 @@ from confide_attestation.eventlog.replay import (
     EventLog,
     LogFormat,
 )
+from confide_attestation.reader import Reader
 
 ALG_SHA384 = 0x000C
 SPEC_ID = b"Spec ID Event03\0"
@@ -35,23 +36,6 @@ HASHED_WHOLE = (EV_SEPARATOR, EFI_VARIABLE_DRIVER_CONFIG, EFI_GPT, EFI_ACTION, E
 _PREFIXES = (b"", b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: ")
 
 
-class _Reader:
-    """Takes bytes in order; what is not there is `log_format`."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise _malformed(f"it ends at byte {len(self.data)}, its own lengths say more")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def uint(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-
 def is_ccel(data: bytes) -> bool:
     """Say whether bytes begin as a CCEL does."""
     return data[_SPEC_ID_AT : _SPEC_ID_AT + len(SPEC_ID)] == SPEC_ID
@@ -62,7 +46,7 @@ def parse_ccel(data: bytes) -> EventLog:
 
     Raises: EvidenceMalformed with check `log_format`. Does not check: that any digest is that of its event's data.
     """
-    reader = _Reader(data)
+    reader = Reader(data, what="no CCEL event log: it", check=EventLogCheck.LOG_FORMAT, order="little")
     sizes = _digest_sizes(reader)
     events = []
     while reader.at < len(data):
@@ -107,11 +91,11 @@ def is_forged(event: Event) -> bool:
     return event.kind in HASHED_WHOLE and hashlib.sha384(event.data).digest() != event.digest
 
 
-def _digest_sizes(reader: _Reader) -> Mapping[int, int]:
+def _digest_sizes(reader: Reader) -> Mapping[int, int]:
     """Read the first event, which has the old form and lists the digests of all others."""
     register, kind, _ = reader.uint(4), reader.uint(4), reader.take(20)
     size = reader.uint(4)
-    header = _Reader(reader.take(size))
+    header = reader.within(size)
     if kind != EV_NO_ACTION or register > 1 or header.take(len(SPEC_ID)) != SPEC_ID:
         raise _malformed("its first event is not Spec ID Event03")
     header.take(8)

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from confide_attestation.order import span
+
 
 class NvidiaCheck(StrEnum):
     """A check of a device's own evidence is named for what it refuses."""
@@ -49,15 +51,10 @@ class NvidiaCheck(StrEnum):
     TOPOLOGY = "topology"
 
 
-def _span(first: NvidiaCheck, last: NvidiaCheck) -> tuple[NvidiaCheck, ...]:
-    order = tuple(NvidiaCheck)
-    return order[order.index(first) : order.index(last) + 1]
-
-
-DEVICE_CHECKS = _span(NvidiaCheck.CHAIN_FORMAT, NvidiaCheck.MEASUREMENTS)
-SET_CHECKS = _span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.TOPOLOGY)
-CHAIN_OCSP_CHECKS = _span(NvidiaCheck.CHAIN_OCSP, NvidiaCheck.CHAIN_REVOKED)
-RIM_OCSP_CHECKS = _span(NvidiaCheck.RIM_OCSP, NvidiaCheck.RIM_REVOKED)
+DEVICE_CHECKS = span(NvidiaCheck.CHAIN_FORMAT, NvidiaCheck.MEASUREMENTS)
+SET_CHECKS = span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.TOPOLOGY)
+CHAIN_OCSP_CHECKS = span(NvidiaCheck.CHAIN_OCSP, NvidiaCheck.CHAIN_REVOKED)
+RIM_OCSP_CHECKS = span(NvidiaCheck.RIM_OCSP, NvidiaCheck.RIM_REVOKED)
 OCSP_CHECKS = CHAIN_OCSP_CHECKS + RIM_OCSP_CHECKS
 # A switch has no driver, and nothing of it reports a FWID or the state of a video decoder.
 GPU_ONLY = (

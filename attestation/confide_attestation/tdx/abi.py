@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.reader import Reader
 from confide_attestation.tdx.ids import TdxCheck
 
 MAX_QUOTE_BYTES = 16 * 1024
@@ -110,26 +111,6 @@ class TdxQuote:
         return int.from_bytes(self.field("xfam"), "little")
 
 
-class _Reader:
-    """Takes bytes in order; what is not there is `quote_truncated`."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise EvidenceMalformed(
-                f"the quote ends at byte {len(self.data)}, its own lengths say {self.at + size}",
-                TdxCheck.QUOTE_TRUNCATED,
-            )
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def uint(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-
 def parse_quote(data: bytes) -> TdxQuote:
     """Parse a quote, with zero bytes after it or without.
 
@@ -140,7 +121,7 @@ def parse_quote(data: bytes) -> TdxQuote:
     if not HEADER_BYTES <= len(data) <= MAX_PADDED_BYTES:
         limits = f"a quote has {HEADER_BYTES} to {MAX_PADDED_BYTES} bytes"
         raise EvidenceMalformed(f"{limits}, this input has {len(data)}", TdxCheck.QUOTE_SIZE)
-    reader = _Reader(data)
+    reader = Reader(data, what="the quote", check=TdxCheck.QUOTE_TRUNCATED, order="little")
     version, key_type, tee = reader.uint(2), reader.uint(2), reader.uint(4)
     if version not in (4, 5):
         raise EvidenceMalformed(
@@ -163,7 +144,7 @@ def parse_quote(data: bytes) -> TdxQuote:
     if end > MAX_QUOTE_BYTES:
         limit = f"more than the {MAX_QUOTE_BYTES} bytes that are read"
         raise EvidenceMalformed(f"the quote says that it has {end} bytes, {limit}", TdxCheck.QUOTE_LENGTHS)
-    auth = _Reader(reader.take(auth_size))
+    auth = reader.within(auth_size)
     if any(data[end:]):
         raise EvidenceMalformed(
             f"{len(data) - end} bytes follow the quote, not all of them zero", TdxCheck.QUOTE_TRAILING_DATA

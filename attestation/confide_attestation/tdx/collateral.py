@@ -4,8 +4,6 @@ Source: dcap-qvl's `QuoteCollateralV3` as JSON; Intel PCS API v4, TDX TCB Info V
 The signed documents are kept as the exact text that was signed.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +13,7 @@ from cryptography import x509
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.strict_json import load_json
 from confide_attestation.tdx.ids import TdxCheck
 
 MAX_COLLATERAL_BYTES = 1 << 20
@@ -162,23 +161,9 @@ def parse_collateral(data: bytes) -> Collateral:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    try:
-        tree = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
-    except UnicodeDecodeError:
-        raise _malformed(
-            "expected JSON text (dcap-qvl's QuoteCollateralV3), found bytes that are no text"
-        ) from None
-    except (ValueError, RecursionError):
-        raise _malformed("expected JSON text (dcap-qvl's QuoteCollateralV3), found other text") from None
+    tree = load_json(data, TdxCheck.COLLATERAL_FORMAT, " (dcap-qvl's QuoteCollateralV3)")
     if not isinstance(tree, dict):
         raise _malformed("expected one JSON object (dcap-qvl's QuoteCollateralV3), found another JSON value")
-    return tree
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a name is there twice")
     return tree
 
 

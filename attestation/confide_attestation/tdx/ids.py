@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from confide_attestation.order import span
+
 
 class TdxCheck(StrEnum):
     """A check is named for what it refuses."""
@@ -103,16 +105,11 @@ class TdxCheck(StrEnum):
     TD_LASS = "td_lass"
 
 
-def _span(first: TdxCheck, last: TdxCheck) -> tuple[TdxCheck, ...]:
-    order = tuple(TdxCheck)
-    return order[order.index(first) : order.index(last) + 1]
-
-
-TDX_AUTHENTICITY_CHECKS = _span(TdxCheck.QUOTE_SIZE, TdxCheck.DCAP_QVL)
-TDX_POLICY_CHECKS = _span(TdxCheck.EVAL_NUMBER_TOO_LOW, TdxCheck.TD_LASS)
+TDX_AUTHENTICITY_CHECKS = span(TdxCheck.QUOTE_SIZE, TdxCheck.DCAP_QVL)
+TDX_POLICY_CHECKS = span(TdxCheck.EVAL_NUMBER_TOO_LOW, TdxCheck.TD_LASS)
 
 # Certificates, lists, documents and signatures: all hold once `dcap-qvl` finds nothing, or only a later fault.
-TDX_SIGNATURE_CHECKS = _span(TdxCheck.PCK_CHAIN, TdxCheck.QE_ISVSVN)
+TDX_SIGNATURE_CHECKS = span(TdxCheck.PCK_CHAIN, TdxCheck.QE_ISVSVN)
 
 # A failure of one of these means that an input is not a file of its kind at all.
 TDX_QUOTE_FILE = (TdxCheck.QUOTE_SIZE, TdxCheck.QUOTE_VERSION, TdxCheck.TEE_TYPE, TdxCheck.QUOTE_TRUNCATED)

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from confide_attestation.order import span
+
 
 class VtpmCheck(StrEnum):
     """A check is named for what it refuses."""
@@ -46,19 +48,14 @@ class VtpmCheck(StrEnum):
     USER_DATA = "user_data"
 
 
-def _span(first: VtpmCheck, last: VtpmCheck) -> tuple[VtpmCheck, ...]:
-    order = tuple(VtpmCheck)
-    return order[order.index(first) : order.index(last) + 1]
-
-
-HCL_CHECKS = _span(VtpmCheck.HCL_SIZE, VtpmCheck.HCL_HASH_ALG)
+HCL_CHECKS = span(VtpmCheck.HCL_SIZE, VtpmCheck.HCL_HASH_ALG)
 SNP_BINDING_CHECKS = (VtpmCheck.HCL_FOREIGN, VtpmCheck.HCL_VMPL)
 TDX_BINDING_CHECKS = (VtpmCheck.HCL_FOREIGN, VtpmCheck.TDREPORT_FORMAT, VtpmCheck.TDREPORT_MISMATCH)
-RUNTIME_CHECKS = _span(VtpmCheck.RUNTIME_DIGEST, VtpmCheck.RUNTIME_FORMAT)
-AK_CHECKS = _span(VtpmCheck.AK_MISSING, VtpmCheck.AK_WEAK)
-TPM_FORM_CHECKS = _span(VtpmCheck.TPM_MAGIC, VtpmCheck.TPM_FORMAT)
-TPM_CHECKS = _span(VtpmCheck.TPM_MAGIC, VtpmCheck.PCR_DIGEST)
-MACHINE_CHECKS = _span(VtpmCheck.PCR_MISSING, VtpmCheck.USER_DATA)
+RUNTIME_CHECKS = span(VtpmCheck.RUNTIME_DIGEST, VtpmCheck.RUNTIME_FORMAT)
+AK_CHECKS = span(VtpmCheck.AK_MISSING, VtpmCheck.AK_WEAK)
+TPM_FORM_CHECKS = span(VtpmCheck.TPM_MAGIC, VtpmCheck.TPM_FORMAT)
+TPM_CHECKS = span(VtpmCheck.TPM_MAGIC, VtpmCheck.PCR_DIGEST)
+MACHINE_CHECKS = span(VtpmCheck.PCR_MISSING, VtpmCheck.USER_DATA)
 
 # A failure of one of these means that an input is not a file of its kind at all.
 VTPM_FILES = (

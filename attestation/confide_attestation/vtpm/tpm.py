@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.reader import Reader
 from confide_attestation.strict_json import load_json
 from confide_attestation.vtpm.ids import VtpmCheck
 
@@ -35,25 +36,6 @@ class TpmQuote:
     pcr_digest: bytes
 
 
-class _Reader:
-    """Takes bytes in order; what is not there is `tpm_format`."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise EvidenceMalformed(
-                f"the quote ends at byte {len(self.data)}, its own lengths say more", VtpmCheck.TPM_FORMAT
-            )
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def uint(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-
 def parse_attest(data: bytes) -> TpmQuote:
     """Parse a quote's TPMS_ATTEST, exact to its last byte.
 
@@ -69,7 +51,7 @@ def parse_attest(data: bytes) -> TpmQuote:
         raise EvidenceMalformed(f"type {kind:#06x} is not a quote ({TYPE_QUOTE:#06x})", VtpmCheck.TPM_TYPE)
     if len(data) > MAX_ATTEST_BYTES:
         raise EvidenceMalformed(f"a quote of {len(data)} bytes is too large", VtpmCheck.TPM_FORMAT)
-    reader = _Reader(data)
+    reader = Reader(data, what="the quote", check=VtpmCheck.TPM_FORMAT, order="big")
     reader.take(6)
     reader.take(reader.uint(2))
     extra_data = reader.take(reader.uint(2))
