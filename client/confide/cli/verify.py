@@ -75,6 +75,12 @@ def verify() -> None:
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+at_option = click.option(
+    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript."
+)
 
 
 @verify.command(short_help="Judge one AMD SEV-SNP report.")
@@ -87,13 +93,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--ark", type=FILE, help="ARK certificate, PEM or DER; must be a pinned one.  [default: packaged]")
 @click.option("--crl", type=FILE, help="AMD's revocation list, PEM or DER.  [default: revocation is not judged]")
-@click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
+@at_option
 @click.option("--policy", type=FILE, help="Appraisal policy (TOML).  [default: authenticity alone is judged]")
 @click.option("--allow-simulated", is_flag=True, help="Let a policy of kind `simulated` accept simulated hardware.")
 @click.option("--ear", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as EAR (JSON) here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+@json_option
 def snp(
     report: Path,
     vek: Path,
@@ -121,10 +125,10 @@ def snp(
     result = verify_snp(
         read_file(report),
         SnpEndorsements(
-            vek=_read_der(vek, "CERTIFICATE"),
+            vek=read_der(vek, "CERTIFICATE"),
             ask=issuers[0] if issuers else None,
-            ark=_read_der(ark, "CERTIFICATE") if ark is not None else issuers[1] if len(issuers) == 2 else None,
-            crl=None if crl is None else _read_der(crl, "X509 CRL"),
+            ark=read_der(ark, "CERTIFICATE") if ark is not None else issuers[1] if len(issuers) == 2 else None,
+            crl=None if crl is None else read_der(crl, "X509 CRL"),
         ),
         now_unix_s=int(time.time()) if at is None else at,
         policy=appraisal_policy,
@@ -181,7 +185,8 @@ def stop(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _read_der(path: Path, label: str) -> bytes:
+def read_der(path: Path, label: str) -> bytes:
+    """Read a PEM or DER file as DER; one line and exit 2 if that cannot be."""
     try:
         return pem_or_der(read_file(path), label)
     except EvidenceMalformed as fault:

@@ -12,7 +12,7 @@ from confide_attestation.result import Check, Outcome
 from confide_protocol.audit.air import MAX_AIR_BYTES, AirClaims, AirPolicy, check_air, verify_air
 from confide_protocol.errors import ReceiptInvalid
 
-from confide.cli.verify import FILE, read_file, stop
+from confide.cli.verify import FILE, at_option, json_option, read_file, stop
 
 LAYERS: Final = {
     "air_parse": "a tagged COSE_Sign1 over AIR's closed map of claims",
@@ -29,10 +29,8 @@ LAYERS: Final = {
 @click.option("--nonce", metavar="HEX", help="Demand this nonce.")
 @click.option("--model-hash", metavar="HEX", help="Demand this model.")
 @click.option("--max-age", type=click.IntRange(min=0), metavar="SECONDS", help="Refuse an older receipt.")
-@click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+@at_option
+@json_option
 def air(
     receipt: Path,
     key: str,

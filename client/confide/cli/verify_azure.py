@@ -5,9 +5,7 @@ from pathlib import Path
 
 import click
 from confide_attestation.checks.ids import SNP_FILES
-from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import SnpEndorsements
-from confide_attestation.pem import pem_or_der
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
@@ -15,7 +13,7 @@ from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 from confide_attestation.vtpm.ids import VtpmCheck
 from confide_attestation.vtpm.verify import VtpmEvidence
 
-from confide.cli.verify import FILE, finish, read_file, stop
+from confide.cli.verify import FILE, at_option, finish, json_option, read_der, read_file, stop
 
 MAX_NONCE_BYTES = 64
 MAX_VTPM_FILE_BYTES = 64 * 1024
@@ -34,10 +32,8 @@ MAX_VTPM_FILE_BYTES = 64 * 1024
 @click.option("--ark", type=FILE, help="SEV-SNP: ARK certificate, PEM or DER.  [default: packaged]")
 @click.option("--td-quote", type=FILE, help="TDX: the quote that the TDREPORT was turned into.")
 @click.option("--collateral", type=FILE, help="TDX: Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.")
-@click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+@at_option
+@json_option
 def azure(
     hcl: Path,
     tpm_quote: Path,
@@ -82,8 +78,8 @@ def _platform(
     vek: Path | None, ask: Path | None, ark: Path | None, td_quote: Path | None, collateral: Path | None
 ) -> SnpEndorsements | TdxPlatform:
     if vek is not None and td_quote is None and collateral is None:
-        ask_der, ark_der = (None if path is None else _read_der(path) for path in (ask, ark))
-        return SnpEndorsements(vek=_read_der(vek), ask=ask_der, ark=ark_der)
+        ask_der, ark_der = (None if path is None else read_der(path, "CERTIFICATE") for path in (ask, ark))
+        return SnpEndorsements(vek=read_der(vek, "CERTIFICATE"), ask=ask_der, ark=ark_der)
     if td_quote is not None and collateral is not None and vek is None and ask is None and ark is None:
         return TdxPlatform(read_file(td_quote, MAX_PADDED_BYTES), read_file(collateral, MAX_COLLATERAL_BYTES))
     thim = "http://169.254.169.254/metadata/THIM/amd/certification"
@@ -101,10 +97,3 @@ def _nonce(text: str) -> bytes:
     if not nonce or len(nonce) > MAX_NONCE_BYTES:
         stop(f"--nonce: expected 1 to {MAX_NONCE_BYTES} bytes in hexadecimal")
     return nonce
-
-
-def _read_der(path: Path) -> bytes:
-    try:
-        return pem_or_der(read_file(path), "CERTIFICATE")
-    except EvidenceMalformed as fault:
-        stop(f"{path}: {fault}")

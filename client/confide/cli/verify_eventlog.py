@@ -11,7 +11,7 @@ from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TdxCheck
 
-from confide.cli.verify import FILE, finish, read_file
+from confide.cli.verify import FILE, at_option, finish, json_option, read_file
 
 UNJUDGED = (
     "the quote's signature was not judged: this log fits the quote, which may be anybody's; give --collateral"
@@ -26,10 +26,8 @@ UNJUDGED = (
     type=FILE,
     help="Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.  [default: the quote's signature is not judged]",
 )
-@click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+@at_option
+@json_option
 def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
     """Replay LOG (CCEL, an event list as JSON, or dstack's GetQuote answer) into the RTMRs of a TDX quote.
 

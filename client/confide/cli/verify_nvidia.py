@@ -17,7 +17,7 @@ from confide_attestation.nvidia.rim import looks_like_rim
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES
 
-from confide.cli.verify import FILE, finish, read_file, stop
+from confide.cli.verify import FILE, at_option, finish, json_option, read_file, stop
 
 MAX_RIMS = 64
 MAX_ANSWERS = 1024
@@ -33,10 +33,6 @@ def _nonce(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
 _nonce_option = click.option(
     "--nonce", required=True, metavar="HEX", callback=_nonce, help="The nonce that was asked with (64 hex digits)."
 )
-_at = click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
 
 
 @click.command(short_help="Judge NVIDIA GPUs and switches.")
@@ -49,8 +45,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     help="Folder of OCSP answers, DER or base64.  [default: revocation is not judged]",
 )
 @_nonce_option
-@_at
-@_json
+@at_option
+@json_option
 def nvidia(
     report: Path,
     chain: Path | None,
@@ -83,8 +79,8 @@ def nvidia(
 @click.argument("tokens", type=FILE)
 @click.option("--jwks", required=True, type=FILE, help="NVIDIA's keys (JWK set), as fetched with the tokens.")
 @_nonce_option
-@_at
-@_json
+@at_option
+@json_option
 def nras(tokens: Path, jwks: Path, nonce: bytes, at: int | None, as_json: bool) -> None:
     """Judge TOKENS, the service's answer (a detached EAT of v3 or v4), by the keys in a JWK set.
 

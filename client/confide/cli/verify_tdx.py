@@ -11,7 +11,7 @@ from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
 from confide_attestation.tdx.library import collateral_urls
 from confide_attestation.tdx.verify import verify_tdx
 
-from confide.cli.verify import FILE, finish, read_file, stop
+from confide.cli.verify import FILE, at_option, finish, json_option, read_file, stop
 
 
 @click.command(short_help="Judge one Intel TDX quote.")
@@ -19,10 +19,8 @@ from confide.cli.verify import FILE, finish, read_file, stop
 @click.option(
     "--collateral", type=FILE, help="Intel's documents for the platform: dcap-qvl's QuoteCollateralV3 as JSON."
 )
-@click.option(
-    "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
+@at_option
+@json_option
 def tdx(quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
     """Judge the TDX QUOTE, of version 4 or 5, with or without zero bytes after it.
 
