@@ -1,46 +1,29 @@
 """The appraisal policy: what a relying party demands, in a closed and typed file without optional fields.
 
 Every field is there. A check that shall not be made says so in its field's place: `{ waived = "the reason" }`.
+What each room demands of its evidence stands in that room's own `policy.py`.
 """
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from confide_protocol import cbor, labels
 from confide_protocol.errors import PolicyError
 from confide_protocol.settings import Settings, parse_toml
 from pydantic import AwareDatetime, BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from confide_attestation.snp.abi import Firmware, Product
+from confide_attestation.eventlog.policy import DstackPolicy
+from confide_attestation.evidence import CpuKind
+from confide_attestation.nvidia.policy import GpuPolicy
+from confide_attestation.policy_types import Hex32, NonEmpty, Waived
+from confide_attestation.snp.policy import SnpPolicy
+from confide_attestation.tdx.policy import TdxPolicy
+from confide_attestation.vtpm.policy import VtpmPolicy
 
 SUITE_REQUIRED: Final = "mlkem768-x25519/hkdf-sha256/aes-256-gcm"
 # KEM, KDF and AEAD (RFC 9180 identifiers) of each suite that a policy can name.
 SUITES: Final[Mapping[str, tuple[int, int, int]]] = {SUITE_REQUIRED: (0x647A, 1, 2)}
-
-Reason: TypeAlias = Annotated[str, StringConstraints(min_length=10, max_length=400)]
-Level: TypeAlias = Annotated[int, Field(ge=0, le=255)]
-Hex32: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-Hex48: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{96}$")]
-Hex64: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")]
-FirmwareVersion: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
-
-T = TypeVar("T")
-# TOML has lists only; strictness stays on for what is in them. An empty list would be trivially satisfied.
-NonEmpty: TypeAlias = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]
-
-
-class Waived(Settings):
-    """A check that is not made, and why."""
-
-    waived: Reason
-
-
-def _shape(value: object) -> str:
-    return "waived" if isinstance(value, Waived) or (isinstance(value, dict) and "waived" in value) else "set"
-
-
-Waivable: TypeAlias = Annotated[Annotated[T, Tag("set")] | Annotated[Waived, Tag("waived")], Discriminator(_shape)]
 
 
 class Session(Settings):
@@ -54,108 +37,106 @@ class ManifestPins(Settings):
     digests: NonEmpty[Hex32]
 
 
-class Platform(Settings):
-    """The profile says which registers together cover firmware, kernel, command line, root file system, settings.
+class Epoch(Settings):
+    """Evidence may answer a public value that nobody could foresee, published at most so long ago."""
 
-    Both profiles of bare SEV-SNP pin `snp.measurements` (firmware, and the hashes of kernel, initrd and command
-    line, or the whole IGVM image) and `snp.host_data` (settings given at launch).
-    """
-
-    profile: Literal["sev-snp/kernel-hashes", "sev-snp/igvm"]
+    epoch_max_age_s: Annotated[int, Field(ge=1, le=86_400)]
 
 
-class Gpu(Settings):
-    count: Annotated[int, Field(ge=0, le=32)]
+def _freshness(value: object) -> str:
+    if isinstance(value, Waived) or (isinstance(value, dict) and "waived" in value):
+        return "waived"
+    return "nonce" if isinstance(value, str) else "epoch"
 
 
-class MinTcb(Settings):
-    bl: Level
-    tee: Level
-    snp: Level
-    ucode: Level
-
-
-class MinTcbTurin(MinTcb):
-    fmc: Level
-
-
-class GenoaRule(Settings):
-    min_tcb: MinTcb
-
-
-class TurinRule(Settings):
-    min_tcb: MinTcbTurin
-
-
-class MilanRule(Settings):
-    """Milan's chip keys can be extracted in software (arXiv 2605.12990): accepting it needs a reason."""
-
-    min_tcb: MinTcb
-    accepted_because: Reason
-
-
-def _rule(value: object) -> str:
-    return "refused" if isinstance(value, str) else "accepted"
-
-
-Rule: TypeAlias = Annotated[
-    Annotated[T, Tag("accepted")] | Annotated[Literal["refused"], Tag("refused")], Discriminator(_rule)
+Freshness: TypeAlias = Annotated[
+    Annotated[Literal["nonce"], Tag("nonce")] | Annotated[Epoch, Tag("epoch")] | Annotated[Waived, Tag("waived")],
+    Discriminator(_freshness),
 ]
 
 
-class Products(Settings):
-    """Each product is accepted from a least TCB on, or refused."""
+class SnpPlatform(Settings):
+    """Bare SEV-SNP: `measurements` pins firmware, and kernel, initrd and command line, or the whole IGVM image;
+    `host_data` pins settings given at launch.
+    """
 
-    milan: Rule[MilanRule]
-    genoa: Rule[GenoaRule]
-    turin: Rule[TurinRule]
+    cpu_kind: ClassVar = CpuKind.SEV_SNP
+    event_logs: ClassVar[tuple[str, ...]] = ()
+    profile: Literal["sev-snp/kernel-hashes", "sev-snp/igvm"]
+    snp: SnpPolicy
+
+
+class _PinnedTdx(Settings):
+    """TDX whose four registers are all pinned."""
+
+    cpu_kind: ClassVar = CpuKind.TDX
+    event_logs: ClassVar[tuple[str, ...]] = ()
+    tdx: TdxPolicy
 
     @model_validator(mode="after")
-    def _accepts_one(self) -> "Products":
-        if self.milan == self.genoa == self.turin == "refused":
-            raise ValueError("refuses every product; accept at least one")
+    def _pins_rtmr3(self) -> "_PinnedTdx":
+        if isinstance(self.tdx.rtmr3, Waived):
+            raise ValueError(  # noqa: TRY004 - pydantic's own convention
+                "tdx.rtmr3 cannot be waived in this profile; pin zeros if nothing extends it"
+            )
         return self
 
-    def rule(self, product: Product) -> MilanRule | GenoaRule | TurinRule | None:
-        rule = {Product.MILAN: self.milan, Product.GENOA: self.genoa, Product.TURIN: self.turin}[product]
-        return None if isinstance(rule, str) else rule
+
+class TdxPlatform(_PinnedTdx):
+    """Bare TDX: MRTD pins firmware, RTMR0 its configuration, RTMR1 and RTMR2 kernel, command line and initrd."""
+
+    profile: Literal["tdx/direct"]
 
 
-class GuestPolicy(Settings):
-    """What the guest was launched with. Debugging and migration agents are refused always, by every policy."""
+class GcpPlatform(_PinnedTdx):
+    """TDX on Google's cloud: as bare, and the CCEL replays into the registers."""
 
-    allow_smt: bool
-    allow_cxl: bool
-    require_single_socket: bool
-    require_mem_aes_256_xts: bool
-    require_rapl_disabled: bool
-    require_ciphertext_hiding: bool
-    require_page_swap_disabled: bool
+    event_logs: ClassVar[tuple[str, ...]] = ("ccel",)
+    profile: Literal["tdx/gcp"]
 
 
-class Crl(Settings):
-    max_age_s: Annotated[int, Field(ge=3600, le=400 * 86_400)]
+class DstackPlatform(Settings):
+    """TDX under dstack: MRTD and RTMR0 to 2 pin the image; the log that makes RTMR3 names the application."""
+
+    cpu_kind: ClassVar = CpuKind.TDX
+    event_logs: ClassVar[tuple[str, ...]] = ("dstack",)
+    profile: Literal["tdx/dstack"]
+    tdx: TdxPolicy
+    dstack: DstackPolicy
 
 
-class SnpPolicy(Settings):
-    products: Products
-    signers: NonEmpty[Literal["VCEK", "VLEK"]]
-    measurements: NonEmpty[Hex48]
-    host_data: Waivable[NonEmpty[Hex32]]
-    id_key_digests: Waivable[NonEmpty[Hex48]]
-    author_key_digests: Waivable[NonEmpty[Hex48]]
-    chip_ids: Waivable[NonEmpty[Hex64]]
-    crl: Waivable[Crl]
-    vmpl: NonEmpty[Annotated[int, Field(ge=0, le=3)]]
-    min_firmware: FirmwareVersion
-    min_guest_svn: Annotated[int, Field(ge=0, lt=1 << 32)]
-    alias_check: Waivable[Literal["required"]]
-    mit_vector: Waivable[Annotated[int, Field(gt=0, lt=1 << 63)]]
-    guest_policy: GuestPolicy
+class AzureSnpPlatform(Settings):
+    """SEV-SNP on Azure: `measurements` pins the paravisor, PCRs pin all that it started."""
 
-    @property
-    def least_firmware(self) -> Firmware:
-        return Firmware(*(int(part) for part in self.min_firmware.split(".")))
+    cpu_kind: ClassVar = CpuKind.AZURE_SEV_SNP
+    event_logs: ClassVar[tuple[str, ...]] = ()
+    profile: Literal["azure/sev-snp"]
+    snp: SnpPolicy
+    vtpm: VtpmPolicy
+
+
+class AzureTdxPlatform(_PinnedTdx):
+    """TDX on Azure: MRTD pins the paravisor, PCRs pin all that it started; RTMRs are zero."""
+
+    cpu_kind: ClassVar = CpuKind.AZURE_TDX
+    profile: Literal["azure/tdx"]
+    vtpm: VtpmPolicy
+
+
+Platform: TypeAlias = SnpPlatform | TdxPlatform | GcpPlatform | DstackPlatform | AzureSnpPlatform | AzureTdxPlatform
+
+
+def _gpu(value: object) -> str:
+    return "none" if isinstance(value, str) else "judged"
+
+
+class SimulatedRoots(Settings):
+    """The roots of simulated vendors, each by SHA-256; with "none" nothing of that vendor is trusted."""
+
+    amd_ark_sha256: Hex32 | Literal["none"]
+    intel_root_sha256: Hex32 | Literal["none"]
+    nvidia_device_root_spki_sha256: Hex32 | Literal["none"]
+    nvidia_rim_root_spki_sha256: Hex32 | Literal["none"]
 
 
 class AppraisalPolicy(Settings):
@@ -166,11 +147,54 @@ class AppraisalPolicy(Settings):
     not_after: AwareDatetime
     kind: Literal["hardware", "simulated"]
     session: Session
-    freshness: Waivable[Literal["nonce"]]
+    freshness: Freshness
     manifest: ManifestPins
-    platform: Platform
-    gpu: Gpu
-    snp: SnpPolicy
+    platform: Annotated[Platform, Field(discriminator="profile")]
+    gpu: Annotated[
+        Annotated[GpuPolicy, Tag("judged")] | Annotated[Literal["none"], Tag("none")], Discriminator(_gpu)
+    ]
+
+    @property
+    def platform_name(self) -> str:
+        """What the manifest must call the machine."""
+        name = "dstack" if isinstance(self.platform, DstackPlatform) else self.platform.cpu_kind.value
+        return f"simulated-{name}" if self.kind == "simulated" else name
+
+    @property
+    def snp(self) -> SnpPolicy:
+        """What is demanded of SEV-SNP. Raises: PolicyError."""
+        if isinstance(self.platform, SnpPlatform | AzureSnpPlatform):
+            return self.platform.snp
+        raise self._silent("SEV-SNP")
+
+    @property
+    def tdx(self) -> TdxPolicy:
+        """What is demanded of TDX. Raises: PolicyError."""
+        if isinstance(self.platform, SnpPlatform | AzureSnpPlatform):
+            raise self._silent("TDX")
+        return self.platform.tdx
+
+    @property
+    def azure(self) -> AzureSnpPlatform | AzureTdxPlatform:
+        """What is demanded of a machine on Azure. Raises: PolicyError."""
+        if isinstance(self.platform, AzureSnpPlatform | AzureTdxPlatform):
+            return self.platform
+        raise self._silent("Azure's vTPM")
+
+    @property
+    def gpus(self) -> GpuPolicy:
+        """What is demanded of GPUs. Raises: PolicyError."""
+        if self.gpu == "none":
+            raise PolicyError(self.id, "gpu", "demands none; set what is demanded of the GPUs")
+        return self.gpu
+
+    def _silent(self, of: str) -> PolicyError:
+        return PolicyError(self.id, "platform.profile", f"{self.platform.profile} says nothing of {of}")
+
+    @property
+    def roots(self) -> SimulatedRoots | None:
+        """The simulated roots that alone are trusted; None: the packaged ones of the vendors."""
+        return None
 
     @property
     def not_after_unix_s(self) -> int:
@@ -192,20 +216,20 @@ class AppraisalPolicy(Settings):
 
 
 class HardwarePolicy(AppraisalPolicy):
-    """Trusts AMD's packaged roots and nothing else."""
+    """Trusts the vendors' packaged roots and nothing else."""
 
     kind: Literal["hardware"]
 
 
-class SimulatedRoot(Settings):
-    ark_sha256: Hex32
-
-
 class SimulatedPolicy(AppraisalPolicy):
-    """Trusts one simulated root and nothing else; useless unless the caller allows simulated hardware as well."""
+    """Trusts simulated roots and nothing else; useless unless the caller allows simulated hardware as well."""
 
     kind: Literal["simulated"]
-    simulated: SimulatedRoot
+    simulated: SimulatedRoots
+
+    @property
+    def roots(self) -> SimulatedRoots | None:
+        return self.simulated
 
 
 class _Kind(BaseModel):

@@ -9,9 +9,13 @@ serial = {serial}
 not_after = {not_after:%Y-%m-%dT%H:%M:%SZ}
 kind = "simulated"
 freshness = "nonce"
+gpu = "none"
 
 [simulated]
-ark_sha256 = "{ark_sha256_hex}"
+amd_ark_sha256 = "{ark_sha256_hex}"
+intel_root_sha256 = "none"
+nvidia_device_root_spki_sha256 = "none"
+nvidia_rim_root_spki_sha256 = "none"
 
 [session]
 suite = "mlkem768-x25519/hkdf-sha256/aes-256-gcm"
@@ -23,10 +27,7 @@ digests = ["{manifest_digest_hex}"]
 [platform]
 profile = "sev-snp/kernel-hashes"
 
-[gpu]
-count = 0
-
-[snp]
+[platform.snp]
 signers = ["VCEK"]
 measurements = ["{measurement_hex}"]
 host_data = ["{host_data_hex}"]
@@ -40,12 +41,12 @@ min_guest_svn = 0
 alias_check = "required"
 mit_vector = {{ waived = "simulated mitigations mitigate nothing" }}
 
-[snp.products]
+[platform.snp.products]
 milan = "refused"
 genoa = {{ min_tcb = {{ bl = 0, tee = 0, snp = 0, ucode = 0 }} }}
 turin = {{ min_tcb = {{ fmc = 0, bl = 0, tee = 0, snp = 0, ucode = 0 }} }}
 
-[snp.guest_policy]
+[platform.snp.guest_policy]
 allow_smt = true
 allow_cxl = false
 require_single_socket = false

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from confide_attestation.appraise import appraise, verify_snp
+from confide_attestation.appraise import appraise
+from confide_attestation.snp.judge import verify_snp
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import (
     Endorsements,

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from confide_attestation.appraise import verify_snp
-from confide_attestation.checks.ids import CheckId
 from confide_attestation.evidence import SnpEndorsements
 from confide_attestation.policy import load_policy
 from confide_attestation.policy_text import simulated_policy
 from confide_attestation.result import Verdict
+from confide_attestation.snp.ids import SnpCheck
+from confide_attestation.snp.judge import verify_snp
 from confide_protocol import cbor
 
 COMMAND = Path(sys.executable).with_name("confide-sim")
@@ -85,7 +85,7 @@ def test_report_verifies_under_the_announced_root(device: Device) -> None:
     for name in ("vek", "ask", "ark"):
         assert (device.folder / f"{name}.der").read_bytes() == tree[name]
     bare = verify_snp(tree["report"], SnpEndorsements(tree["vek"]), now_unix_s=now)
-    assert CheckId.VEK_SIG in {check.id for check in bare.failed}
+    assert SnpCheck.VEK_SIG in {check.id for check in bare.failed}
 
 
 def test_socket_is_its_owners_alone(device: Device) -> None:

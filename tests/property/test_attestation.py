@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from confide_attestation.appraise import appraise, verify_snp
+from confide_attestation.appraise import appraise
+from confide_attestation.snp.judge import verify_snp
 from confide_attestation.evidence import Endorsements, encode_bundle, parse_bundle
 from confide_attestation.result import Verdict
 from confide_attestation.simulated.amd import SimulatedAmd

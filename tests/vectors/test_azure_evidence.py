@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 from confide_attestation.checks.ledger import Ledger
-from confide_attestation.evidence import SnpEndorsements
+from confide_attestation.evidence import VtpmEvidence, SnpEndorsements
 from confide_attestation.result import AttestationResult, Verdict
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 from confide_attestation.vtpm.hcl import parse_hcl, parse_runtime
 from confide_attestation.vtpm.ids import TPM_CHECKS, VtpmCheck
-from confide_attestation.vtpm.verify import VtpmEvidence, verify_ak, verify_tpm_quote
+from confide_attestation.vtpm.verify import verify_ak, verify_tpm_quote
 
 from tests.shared import ROOT, shared_path
 

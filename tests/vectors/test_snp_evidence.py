@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from confide_attestation.appraise import verify_snp
-from confide_attestation.checks.ids import SNP_CHAIN_CHECKS, SNP_REPORT_CHECKS, CheckId
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.evidence import SnpEndorsements
 from confide_attestation.pem import pem_or_der
 from confide_attestation.result import Outcome, Verdict
 from confide_attestation.snp.chain import amd_roots, verify_chain
+from confide_attestation.snp.ids import SNP_CHAIN_CHECKS, SNP_REPORT_CHECKS, SnpCheck
+from confide_attestation.snp.judge import verify_snp
 from confide_attestation.snp.verify import verify_report
 
 from tests.shared import ROOT, shared_path
@@ -102,7 +102,7 @@ def test_vlek_expires_after_a_year() -> None:
     """A day after its end the same evidence is refused for that alone."""
     real = load("milan_v3_vlek_aws_trustee")
     result = verify_snp(real.report, real.endorsements, now_unix_s=1_765_500_000)
-    assert [check.id for check in result.failed] == [CheckId.VEK_VALIDITY]
+    assert [check.id for check in result.failed] == [SnpCheck.VEK_VALIDITY]
 
 
 def test_real_lists_are_judged() -> None:
@@ -110,9 +110,9 @@ def test_real_lists_are_judged() -> None:
     milan, genoa = load("milan_v3_vcek_ms"), load("genoa_v3_vcek_ms")
     judged = (
         (milan, crl("Milan"), milan.now, []),
-        (milan, crl("Milan"), 1_780_000_000, [CheckId.CRL_EXPIRED]),
-        (genoa, crl("Genoa"), genoa.now, [CheckId.CRL_EXPIRED]),
-        (milan, crl("Genoa"), milan.now, [CheckId.CRL_SIG, CheckId.CRL_EXPIRED]),
+        (milan, crl("Milan"), 1_780_000_000, [SnpCheck.CRL_EXPIRED]),
+        (genoa, crl("Genoa"), genoa.now, [SnpCheck.CRL_EXPIRED]),
+        (milan, crl("Genoa"), milan.now, [SnpCheck.CRL_SIG, SnpCheck.CRL_EXPIRED]),
     )
     for real, data, now, expected in judged:
         result = verify_snp(real.report, replace(real.endorsements, crl=data), now_unix_s=now)

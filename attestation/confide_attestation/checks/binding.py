@@ -1,5 +1,6 @@
 """From the report to the keyset: statement, freshness, keyset, manifest, and what must stand beside them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confide_protocol import labels
@@ -10,8 +11,11 @@ from confide_protocol.statement import ReportDataStatement, parse_statement
 
 from confide_attestation.checks.ids import CheckId
 from confide_attestation.checks.ledger import Ledger
-from confide_attestation.evidence import EvidenceBundle
-from confide_attestation.policy import SUITES, AppraisalPolicy, Waived
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import CpuKind, EvidenceBundle
+from confide_attestation.nvidia.digest import gpu_evidence_digest
+from confide_attestation.policy import SUITES, AppraisalPolicy, Epoch
+from confide_attestation.policy_types import Waived
 
 
 @dataclass(frozen=True)
@@ -26,37 +30,43 @@ class Binding:
 def check_binding(
     ledger: Ledger,
     evidence: EvidenceBundle,
-    report_data: bytes | None,
+    bound: bytes | None,
     policy: AppraisalPolicy,
     *,
     now_unix_s: int,
     nonce: bytes | None,
+    epochs: Mapping[bytes, int],
 ) -> Binding:
-    """Judge everything between the CPU's report data and the keyset.
+    """Judge everything between what the hardware signed and the keyset.
 
-    `report_data` is None unless the report's signatures hold. Does not check: the report itself.
+    `bound` is None unless the hardware's signatures hold. Does not check: the hardware's evidence itself.
     """
-    statement = _check_statement(ledger, evidence, report_data, policy, now_unix_s=now_unix_s, nonce=nonce)
+    kind, wanted = evidence.cpu.kind, policy.platform.cpu_kind
+    profile = policy.platform.profile
+    ledger.expect(
+        CheckId.CPU_KIND,
+        kind is wanted,
+        f"{kind}, as the profile {profile} demands",
+        f"{kind}, and the profile {profile} demands {wanted}",
+    )
+    statement = _check_statement(ledger, evidence, bound, now_unix_s)
+    if statement is not None:
+        _check_freshness(ledger, evidence, statement, policy, now_unix_s, nonce, epochs)
     keyset = _check_keyset(ledger, evidence, statement, policy, now_unix_s)
     manifest = _check_manifest(ledger, evidence, keyset, policy)
     _check_gpus(ledger, evidence, statement, policy)
+    logs, known = tuple(log.kind for log in evidence.event_logs), policy.platform.event_logs
     ledger.expect(
         CheckId.EVENT_LOGS,
-        not evidence.event_logs,
-        f"the profile {policy.platform.profile} knows none, and there is none",
-        f"the profile {policy.platform.profile} knows no event log, and the evidence has one",
+        logs == known,
+        f"the profile {profile} knows {', '.join(known) or 'none'}",
+        f"the profile {profile} knows {', '.join(known) or 'none'}, the evidence has {', '.join(logs) or 'none'}",
     )
     return Binding(statement, keyset, manifest)
 
 
 def _check_statement(
-    ledger: Ledger,
-    evidence: EvidenceBundle,
-    report_data: bytes | None,
-    policy: AppraisalPolicy,
-    *,
-    now_unix_s: int,
-    nonce: bytes | None,
+    ledger: Ledger, evidence: EvidenceBundle, bound: bytes | None, now_unix_s: int
 ) -> ReportDataStatement | None:
     try:
         statement = parse_statement(evidence.statement)
@@ -64,12 +74,14 @@ def _check_statement(
         ledger.fail(CheckId.STATEMENT_FORMAT, str(fault))
         return None
     ledger.expect(CheckId.STATEMENT_FORMAT, True, "a report-data statement", "")
-    if report_data is not None:
+    if bound is not None:
+        # A TPM's quote has 32 bytes for it, reports and quotes of CPUs have 64.
+        azure = evidence.cpu.kind in (CpuKind.AZURE_SEV_SNP, CpuKind.AZURE_TDX)
         ledger.expect(
             CheckId.REPORT_DATA,
-            report_data == statement.report_data,
-            "the report carries SHA-512 of the statement",
-            "the report's data is not SHA-512 of the statement",
+            bound == (statement.digest if azure else statement.report_data),
+            f"the hardware signed {'SHA-256' if azure else 'SHA-512'} of the statement",
+            "the hardware signed something else than this statement",
         )
     ledger.expect(
         CheckId.STATEMENT_EXPIRED,
@@ -77,20 +89,41 @@ def _check_statement(
         f"good for {statement.not_after_unix_s - now_unix_s} s more",
         "the statement has expired; fetch fresh evidence, and compare clocks",
     )
+    return statement
+
+
+def _check_freshness(
+    ledger: Ledger,
+    evidence: EvidenceBundle,
+    statement: ReportDataStatement,
+    policy: AppraisalPolicy,
+    now_unix_s: int,
+    nonce: bytes | None,
+    epochs: Mapping[bytes, int],
+) -> None:
     if isinstance(policy.freshness, Waived):
         ledger.waive(CheckId.NONCE, policy.freshness.waived)
-    else:
+    elif isinstance(policy.freshness, Epoch):
+        published_unix_s = epochs.get(statement.epoch or b"")
+        age_s = None if published_unix_s is None else now_unix_s - published_unix_s
         ledger.expect(
             CheckId.NONCE,
-            nonce is not None
-            and statement.nonce is not None
-            and evidence.nonce_path.root(nonce) == statement.nonce,
+            age_s is not None and 0 <= age_s <= policy.freshness.epoch_max_age_s,
+            f"the statement answers an epoch of {age_s} s ago",
+            "the statement answers no epoch that the caller knows"
+            if age_s is None
+            else f"the epoch is of {age_s} s ago, at most {policy.freshness.epoch_max_age_s} s are accepted",
+        )
+    else:
+        answers = nonce is not None and statement.nonce is not None
+        ledger.expect(
+            CheckId.NONCE,
+            answers and nonce is not None and evidence.nonce_path.root(nonce) == statement.nonce,
             "the statement answers our nonce",
             "no nonce was asked for, and the policy demands one"
             if nonce is None
             else "the statement does not answer our nonce",
         )
-    return statement
 
 
 def _check_keyset(
@@ -161,7 +194,7 @@ def _check_manifest(
         f"{digest_hex[:16]}… is pinned",
         f"{digest_hex[:16]}… is none of the {len(policy.manifest.digests)} pinned manifests",
     )
-    platform = "simulated-sev-snp" if policy.kind == "simulated" else "sev-snp"
+    platform = policy.platform_name
     ledger.expect(
         CheckId.PLATFORM,
         manifest.platform == platform,
@@ -180,12 +213,24 @@ def _check_manifest(
 def _check_gpus(
     ledger: Ledger, evidence: EvidenceBundle, statement: ReportDataStatement | None, policy: AppraisalPolicy
 ) -> None:
-    bound = statement is not None and statement.gpu_evidence_digest is not None
+    if statement is None:
+        return
+    if policy.gpu == "none":
+        ledger.expect(
+            CheckId.GPU_EVIDENCE,
+            not evidence.gpus and statement.gpu_evidence_digest is None,
+            "the policy demands no GPU, and there is no evidence of one",
+            "there is GPU evidence, and the policy demands none",
+        )
+        return
+    try:
+        digest = gpu_evidence_digest(evidence.gpus)
+    except EvidenceMalformed as fault:
+        ledger.fail(CheckId.GPU_EVIDENCE, str(fault))
+        return
     ledger.expect(
         CheckId.GPU_EVIDENCE,
-        policy.gpu.count == 0 and not evidence.gpus and not bound,
-        "the policy demands no GPU, and there is no evidence of one",
-        "the policy demands GPUs, and this release judges no GPU evidence"
-        if policy.gpu.count
-        else "there is GPU evidence, and the policy demands none",
+        bool(evidence.gpus) and digest == statement.gpu_evidence_digest,
+        f"the statement names this evidence of {len(evidence.gpus)} devices, in this order",
+        "the statement names other GPU evidence, or none",
     )

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from confide_attestation.evidence import SnpEndorsements
+from confide_attestation.evidence import SnpEndorsements, VtpmEvidence
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.snp.abi import REPORT_BYTES
@@ -22,7 +22,6 @@ from confide_attestation.tdx.abi import parse_quote
 from confide_attestation.vtpm.azure import TdxPlatform
 from confide_attestation.vtpm.hcl import AK_KID, MAGIC, TDREPORT_BYTES, TDREPORT_FIELDS, Tee
 from confide_attestation.vtpm.tpm import ALG_SHA256, GENERATED_BY_TPM, PCR_COUNT, TYPE_QUOTE
-from confide_attestation.vtpm.verify import VtpmEvidence
 
 NV_INDEX_BYTES = 2600
 AK_BITS = 2048

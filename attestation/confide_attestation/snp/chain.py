@@ -12,7 +12,6 @@ from functools import cache, lru_cache
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from confide_attestation.checks.ids import CheckId
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import SnpEndorsements
@@ -29,6 +28,7 @@ from confide_attestation.snp.certificates import (
     parse_vek,
     unix_s,
 )
+from confide_attestation.snp.ids import SnpCheck
 
 
 @dataclass(frozen=True)
@@ -66,31 +66,31 @@ class Chain:
 def verify_chain(ledger: Ledger, endorsements: SnpEndorsements, roots: SnpRoots, now_unix_s: int) -> Chain | None:
     """Judge ARK, ASK (or ASVK), VCEK (or VLEK) and the list; None if a certificate cannot be read at all."""
     try:
-        vek = load_certificate(endorsements.vek, CheckId.VEK_FORMAT)
+        vek = load_certificate(endorsements.vek, SnpCheck.VEK_FORMAT)
     except EvidenceMalformed as fault:
-        ledger.fail(CheckId.VEK_FORMAT, str(fault))
+        ledger.fail(SnpCheck.VEK_FORMAT, str(fault))
         return None
-    ledger.expect(CheckId.VEK_FORMAT, True, "a DER certificate", "")
+    ledger.expect(SnpCheck.VEK_FORMAT, True, "a DER certificate", "")
     extensions = None
     try:
         extensions = parse_vek(vek)
-        ledger.expect(CheckId.VEK_EXTENSIONS, True, f"a {extensions.signer} of {extensions.product}", "")
+        ledger.expect(SnpCheck.VEK_EXTENSIONS, True, f"a {extensions.signer} of {extensions.product}", "")
     except EvidenceMalformed as fault:
-        ledger.fail(CheckId.VEK_EXTENSIONS, str(fault))
-    ask = _issuer(ledger, CheckId.ASK_FORMAT, endorsements.ask, extensions)
-    ark = _issuer(ledger, CheckId.ARK_FORMAT, endorsements.ark, extensions)
+        ledger.fail(SnpCheck.VEK_EXTENSIONS, str(fault))
+    ask = _issuer(ledger, SnpCheck.ASK_FORMAT, endorsements.ask, extensions)
+    ark = _issuer(ledger, SnpCheck.ARK_FORMAT, endorsements.ark, extensions)
     if ask is None or ark is None:
         return None
     speaks_for = None if extensions is None else (extensions.signer, extensions.product)
     faults = _role_faults(vek, ask, ark, speaks_for)
-    ledger.expect(CheckId.CHAIN_ROLES, not faults, "ARK, ASK and VEK have their names and roles", faults)
+    ledger.expect(SnpCheck.CHAIN_ROLES, not faults, "ARK, ASK and VEK have their names and roles", faults)
     _check_signatures(ledger, roots, extensions, vek, ask, ark)
     limits = [
         _check_window(ledger, check_id, certificate, now_unix_s)
         for check_id, certificate in (
-            (CheckId.ARK_VALIDITY, ark),
-            (CheckId.ASK_VALIDITY, ask),
-            (CheckId.VEK_VALIDITY, vek),
+            (SnpCheck.ARK_VALIDITY, ark),
+            (SnpCheck.ASK_VALIDITY, ask),
+            (SnpCheck.VEK_VALIDITY, vek),
         )
     ]
     crl = _check_revocation(ledger, endorsements.crl, ask, ark, roots, now_unix_s)
@@ -100,7 +100,7 @@ def verify_chain(ledger: Ledger, endorsements: SnpEndorsements, roots: SnpRoots,
 
 
 def _issuer(
-    ledger: Ledger, check_id: CheckId, given: bytes | None, vek: VekExtensions | None
+    ledger: Ledger, check_id: SnpCheck, given: bytes | None, vek: VekExtensions | None
 ) -> x509.Certificate | None:
     """Load the certificate that was given, else the packaged one of the VEK's product and kind."""
     if given is None:
@@ -108,7 +108,7 @@ def _issuer(
             return None
         pems = (
             amd.ARK_PEM
-            if check_id is CheckId.ARK_FORMAT
+            if check_id is SnpCheck.ARK_FORMAT
             else (amd.ASK_PEM if vek.signer is Signer.VCEK else amd.ASVK_PEM)
         )
         ledger.expect(check_id, True, f"packaged, of {vek.product}", "")
@@ -152,15 +152,15 @@ def _check_signatures(
     digest = _sha256(ark)
     pins = set(roots.ark_sha256.values()) if extensions is None else {roots.ark_sha256[extensions.product]}
     ledger.expect(
-        CheckId.ARK_PIN,
+        SnpCheck.ARK_PIN,
         digest in pins,
         f"{roots.name}, SHA-256 {digest.hex()[:16]}…",
         f"the ARK (SHA-256 {digest.hex()[:16]}…) is not {roots.name}",
     )
     for check_id, certificate, issuer, by in (
-        (CheckId.ARK_SIG, ark, ark, "itself"),
-        (CheckId.ASK_SIG, ask, ark, "the ARK"),
-        (CheckId.VEK_SIG, vek, ask, "the ASK"),
+        (SnpCheck.ARK_SIG, ark, ark, "itself"),
+        (SnpCheck.ASK_SIG, ask, ark, "the ARK"),
+        (SnpCheck.VEK_SIG, vek, ask, "the ASK"),
     ):
         ledger.expect(
             check_id,
@@ -170,7 +170,7 @@ def _check_signatures(
         )
 
 
-def _check_window(ledger: Ledger, check_id: CheckId, certificate: x509.Certificate, now_unix_s: int) -> int:
+def _check_window(ledger: Ledger, check_id: SnpCheck, certificate: x509.Certificate, now_unix_s: int) -> int:
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     ledger.expect(
         check_id,
@@ -195,18 +195,18 @@ def _check_revocation(
     try:
         crl = load_crl(data)
     except EvidenceMalformed as fault:
-        ledger.fail(CheckId.CRL_FORMAT, str(fault))
+        ledger.fail(SnpCheck.CRL_FORMAT, str(fault))
         return None
-    ledger.expect(CheckId.CRL_FORMAT, True, "a DER revocation list", "")
+    ledger.expect(SnpCheck.CRL_FORMAT, True, "a DER revocation list", "")
     ledger.expect(
-        CheckId.CRL_SIG,
+        SnpCheck.CRL_SIG,
         crl.issuer == ark.subject and is_signed_by(crl, ark, roots.min_rsa_bits),
         "signed by the ARK",
         "not signed by the ARK",
     )
     start, end = crl.last_update_utc, crl.next_update_utc
     ledger.expect(
-        CheckId.CRL_EXPIRED,
+        SnpCheck.CRL_EXPIRED,
         end is not None and unix_s(start) <= now_unix_s <= unix_s(end),
         f"issued {start:%Y-%m-%d}, next update {end:%Y-%m-%d}" if end else "",
         f"issued {start:%Y-%m-%d}, next update {end:%Y-%m-%d}: not current at the time of judgement"
@@ -214,7 +214,7 @@ def _check_revocation(
         else "names no next update",
     )
     ledger.expect(
-        CheckId.ASK_REVOKED,
+        SnpCheck.ASK_REVOKED,
         crl.get_revoked_certificate_by_serial_number(ask.serial_number) is None,
         "the ASK is not on the list (every VCEK has serial 0: a VCEK itself cannot be listed)",
         "the ASK is revoked",

@@ -2,27 +2,28 @@
 
 from cryptography import x509
 
-from confide_attestation.checks.ids import REVOCATION_CHECKS, CheckId
 from confide_attestation.checks.ledger import Ledger
-from confide_attestation.policy import SnpPolicy, Waived
+from confide_attestation.policy_types import Waived
 from confide_attestation.snp import abi
 from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, Signer, SnpReport
 from confide_attestation.snp.certificates import unix_s
+from confide_attestation.snp.ids import REVOCATION_CHECKS, SnpCheck
+from confide_attestation.snp.policy import SnpPolicy
 
 
 def check_report(ledger: Ledger, report: SnpReport, product: Product, signer: Signer, policy: SnpPolicy) -> None:
     """Judge everything in the report that the policy speaks of, but its report data."""
     _check_product(ledger, report, product, policy)
     ledger.expect(
-        CheckId.SIGNER, signer.value in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
+        SnpCheck.SIGNER, signer.value in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
     )
-    _check_pinned(ledger, CheckId.MEASUREMENT, report.measurement, policy.measurements)
-    _check_pinned(ledger, CheckId.HOST_DATA, report.host_data, policy.host_data)
-    _check_pinned(ledger, CheckId.ID_KEY_DIGEST, report.id_key_digest, policy.id_key_digests)
-    _check_pinned(ledger, CheckId.AUTHOR_KEY_DIGEST, report.author_key_digest, policy.author_key_digests)
-    _check_pinned(ledger, CheckId.CHIP_ID, report.chip_id, policy.chip_ids)
+    _check_pinned(ledger, SnpCheck.MEASUREMENT, report.measurement, policy.measurements)
+    _check_pinned(ledger, SnpCheck.HOST_DATA, report.host_data, policy.host_data)
+    _check_pinned(ledger, SnpCheck.ID_KEY_DIGEST, report.id_key_digest, policy.id_key_digests)
+    _check_pinned(ledger, SnpCheck.AUTHOR_KEY_DIGEST, report.author_key_digest, policy.author_key_digests)
+    _check_pinned(ledger, SnpCheck.CHIP_ID, report.chip_id, policy.chip_ids)
     ledger.expect(
-        CheckId.VMPL,
+        SnpCheck.VMPL,
         report.vmpl in policy.vmpl,
         f"VMPL {report.vmpl} is accepted",
         f"VMPL {report.vmpl} is not accepted",
@@ -30,20 +31,20 @@ def check_report(ledger: Ledger, report: SnpReport, product: Product, signer: Si
     _check_levels(ledger, report, policy)
     _check_guest_policy(ledger, report, policy)
     if isinstance(policy.alias_check, Waived):
-        ledger.waive(CheckId.ALIAS_CHECK, policy.alias_check.waived)
+        ledger.waive(SnpCheck.ALIAS_CHECK, policy.alias_check.waived)
     else:
         ledger.expect(
-            CheckId.ALIAS_CHECK,
+            SnpCheck.ALIAS_CHECK,
             bool(report.platform_info & PlatformBit.ALIAS_CHECK_COMPLETE),
             "the firmware checked memory for aliases at boot",
             "the firmware did not check memory for aliases (BadRAM)",
         )
     if isinstance(policy.mit_vector, Waived):
-        ledger.waive(CheckId.MIT_VECTOR, policy.mit_vector.waived)
+        ledger.waive(SnpCheck.MIT_VECTOR, policy.mit_vector.waived)
     else:
         lacking = policy.mit_vector & ~((report.launch_mit_vector or 0) & (report.current_mit_vector or 0))
         ledger.expect(
-            CheckId.MIT_VECTOR,
+            SnpCheck.MIT_VECTOR,
             not lacking,
             "all demanded mitigations are in place",
             f"mitigations {lacking:#x} are not in place; reports carry them from version 5 on",
@@ -55,22 +56,22 @@ def check_crl(
 ) -> None:
     """Judge whether revocation is known as freshly as the policy demands; `crl` is None if none was given."""
     if isinstance(policy.crl, Waived):
-        for check_id in (CheckId.CRL_AGE,) if crl is not None else (*REVOCATION_CHECKS, CheckId.CRL_AGE):
+        for check_id in (SnpCheck.CRL_AGE,) if crl is not None else (*REVOCATION_CHECKS, SnpCheck.CRL_AGE):
             ledger.waive(check_id, policy.crl.waived)
     elif crl is None:
         remedy = "fetch https://kdsintf.amd.com/vcek/v1/<product>/crl"
-        ledger.fail(CheckId.CRL_AGE, f"no revocation list was given, and the policy demands one; {remedy}")
+        ledger.fail(SnpCheck.CRL_AGE, f"no revocation list was given, and the policy demands one; {remedy}")
     else:
         age_s = now_unix_s - unix_s(crl.last_update_utc)
         ledger.expect(
-            CheckId.CRL_AGE,
+            SnpCheck.CRL_AGE,
             age_s <= policy.crl.max_age_s,
             f"issued {age_s} s ago, at most {policy.crl.max_age_s} s are accepted",
             f"issued {age_s} s ago, more than the accepted {policy.crl.max_age_s} s",
         )
 
 
-def _check_pinned(ledger: Ledger, check_id: CheckId, value: bytes, pinned: tuple[str, ...] | Waived) -> None:
+def _check_pinned(ledger: Ledger, check_id: SnpCheck, value: bytes, pinned: tuple[str, ...] | Waived) -> None:
     if isinstance(pinned, Waived):
         ledger.waive(check_id, pinned.waived)
         return
@@ -85,7 +86,7 @@ def _check_pinned(ledger: Ledger, check_id: CheckId, value: bytes, pinned: tuple
 def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy) -> None:
     rule = policy.products.rule(product)
     if not ledger.expect(
-        CheckId.PRODUCT_DENIED, rule is not None, f"{product} is accepted", f"{product} is refused"
+        SnpCheck.PRODUCT_DENIED, rule is not None, f"{product} is accepted", f"{product} is refused"
     ):
         return
     assert rule is not None  # noqa: S101 - the check above
@@ -97,7 +98,7 @@ def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: 
         if reported[part] < level
     ]
     ledger.expect(
-        CheckId.MIN_TCB,
+        SnpCheck.MIN_TCB,
         not short,
         "reported TCB is at or above " + ", ".join(f"{part} {level}" for part, level in least.items()),
         "; ".join(short) + "; update the host's firmware",
@@ -111,7 +112,7 @@ def _check_levels(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
 
     committed = report.committed_tcb
     ledger.expect(
-        CheckId.TCB_ORDER,
+        SnpCheck.TCB_ORDER,
         at_most(report.launch_tcb, committed)
         and at_most(report.reported_tcb, committed)
         and at_most(committed, report.current_tcb),
@@ -120,13 +121,13 @@ def _check_levels(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
     )
     firmware, least = report.committed_firmware, policy.least_firmware
     ledger.expect(
-        CheckId.MIN_ABI,
+        SnpCheck.MIN_ABI,
         (firmware.major, firmware.minor, firmware.build) >= (least.major, least.minor, least.build),
         f"committed firmware {firmware} is at least {least}",
         f"committed firmware {firmware} is below {least}; update the host's firmware",
     )
     ledger.expect(
-        CheckId.MIN_GUEST_SVN,
+        SnpCheck.MIN_GUEST_SVN,
         report.guest_svn >= policy.min_guest_svn,
         f"guest SVN {report.guest_svn} is at least {policy.min_guest_svn}",
         f"guest SVN {report.guest_svn} is below {policy.min_guest_svn}",
@@ -136,8 +137,8 @@ def _check_levels(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
 def _check_guest_policy(ledger: Ledger, report: SnpReport, policy: SnpPolicy) -> None:
     guest = policy.guest_policy
     for check_id, bit, allowed in (
-        (CheckId.SMT, PolicyBit.SMT, guest.allow_smt),
-        (CheckId.CXL, PolicyBit.CXL, guest.allow_cxl),
+        (SnpCheck.SMT, PolicyBit.SMT, guest.allow_smt),
+        (SnpCheck.CXL, PolicyBit.CXL, guest.allow_cxl),
     ):
         is_set = bool(report.policy & bit)
         ledger.expect(
@@ -147,11 +148,11 @@ def _check_guest_policy(ledger: Ledger, report: SnpReport, policy: SnpPolicy) ->
             "the guest may run with it, and the policy does not allow that",
         )
     for check_id, bit, required in (
-        (CheckId.SINGLE_SOCKET, PolicyBit.SINGLE_SOCKET, guest.require_single_socket),
-        (CheckId.MEM_AES_256_XTS, PolicyBit.MEM_AES_256_XTS, guest.require_mem_aes_256_xts),
-        (CheckId.RAPL_DISABLED, PolicyBit.RAPL_DISABLED, guest.require_rapl_disabled),
-        (CheckId.CIPHERTEXT_HIDING, PolicyBit.CIPHERTEXT_HIDING, guest.require_ciphertext_hiding),
-        (CheckId.PAGE_SWAP_DISABLED, PolicyBit.PAGE_SWAP_DISABLED, guest.require_page_swap_disabled),
+        (SnpCheck.SINGLE_SOCKET, PolicyBit.SINGLE_SOCKET, guest.require_single_socket),
+        (SnpCheck.MEM_AES_256_XTS, PolicyBit.MEM_AES_256_XTS, guest.require_mem_aes_256_xts),
+        (SnpCheck.RAPL_DISABLED, PolicyBit.RAPL_DISABLED, guest.require_rapl_disabled),
+        (SnpCheck.CIPHERTEXT_HIDING, PolicyBit.CIPHERTEXT_HIDING, guest.require_ciphertext_hiding),
+        (SnpCheck.PAGE_SWAP_DISABLED, PolicyBit.PAGE_SWAP_DISABLED, guest.require_page_swap_disabled),
     ):
         is_set = bool(report.policy & bit)
         ledger.expect(

@@ -8,13 +8,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from confide_attestation.checks.ids import CheckId
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.snp import abi
 from confide_attestation.snp.abi import PolicyBit, Product, Signer, SnpReport
 from confide_attestation.snp.certificates import VekExtensions
 from confide_attestation.snp.chain import Chain
+from confide_attestation.snp.ids import SnpCheck
 
 
 def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> SnpReport | None:
@@ -25,12 +25,12 @@ def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> SnpReport
     try:
         report = abi.parse_report(data)
     except EvidenceMalformed as fault:
-        if fault.check == CheckId.REPORT_VERSION:
-            ledger.expect(CheckId.REPORT_SIZE, True, f"{abi.REPORT_BYTES} bytes", "")
-        ledger.fail(CheckId(fault.check), str(fault))
+        if fault.check == SnpCheck.REPORT_VERSION:
+            ledger.expect(SnpCheck.REPORT_SIZE, True, f"{abi.REPORT_BYTES} bytes", "")
+        ledger.fail(SnpCheck(fault.check), str(fault))
         return None
-    ledger.expect(CheckId.REPORT_SIZE, True, f"{abi.REPORT_BYTES} bytes", "")
-    ledger.expect(CheckId.REPORT_VERSION, True, f"version {report.version}", "")
+    ledger.expect(SnpCheck.REPORT_SIZE, True, f"{abi.REPORT_BYTES} bytes", "")
+    ledger.expect(SnpCheck.REPORT_VERSION, True, f"version {report.version}", "")
     _check_form(ledger, report)
     vek = chain.vek if chain is not None else None
     product = product_of(report, vek)
@@ -41,12 +41,12 @@ def verify_report(ledger: Ledger, data: bytes, chain: Chain | None) -> SnpReport
         if product is not None
     )
     ledger.expect(
-        CheckId.REPORT_RESERVED, not any(reserved), "reserved fields are zero", "a reserved field is not zero"
+        SnpCheck.REPORT_RESERVED, not any(reserved), "reserved fields are zero", "a reserved field is not zero"
     )
     if vek is not None:
         _check_signer(ledger, report, vek, product)
         ledger.expect(
-            CheckId.REPORT_SIG,
+            SnpCheck.REPORT_SIG,
             _signature_holds(report, vek.key),
             f"signed by the {vek.signer}'s key (ECDSA P-384, SHA-384)",
             f"the signature does not verify under the {vek.signer}'s key",
@@ -67,14 +67,14 @@ def _check_form(ledger: Ledger, report: SnpReport) -> None:
     unsigned = "no key signed this report" if key == 7 else f"signing key {key} is unknown"
     unmovable = not policy & PolicyBit.MIGRATE_MA
     for check_id, holds, passed, failed in (
-        (CheckId.SIG_ALGO, algo == 1, "ECDSA P-384 with SHA-384", f"{algo} is not 1, ECDSA P-384 with SHA-384"),
-        (CheckId.SIG_PADDING, not any(padding), "the padding is zero", "the signature's padding is not zero"),
-        (CheckId.SIGNING_KEY, signer is not None, f"signed by a {signer}", unsigned),
-        (CheckId.DEBUG, not policy & PolicyBit.DEBUG, "debugging is off", "the host may debug this guest"),
-        (CheckId.MIGRATE_MA, unmovable, "no migration agent", "a migration agent may move this guest"),
-        (CheckId.POLICY_MBO, bool(policy & PolicyBit.MUST_BE_ONE), "bit 17 is one", "bit 17 is not one"),
+        (SnpCheck.SIG_ALGO, algo == 1, "ECDSA P-384 with SHA-384", f"{algo} is not 1, ECDSA P-384 with SHA-384"),
+        (SnpCheck.SIG_PADDING, not any(padding), "the padding is zero", "the signature's padding is not zero"),
+        (SnpCheck.SIGNING_KEY, signer is not None, f"signed by a {signer}", unsigned),
+        (SnpCheck.DEBUG, not policy & PolicyBit.DEBUG, "debugging is off", "the host may debug this guest"),
+        (SnpCheck.MIGRATE_MA, unmovable, "no migration agent", "a migration agent may move this guest"),
+        (SnpCheck.POLICY_MBO, bool(policy & PolicyBit.MUST_BE_ONE), "bit 17 is one", "bit 17 is not one"),
         (
-            CheckId.POLICY_MBZ,
+            SnpCheck.POLICY_MBZ,
             not policy & PolicyBit.MUST_BE_ZERO,
             "bits 26 to 63 are zero",
             "a bit from 26 on is set",
@@ -85,14 +85,14 @@ def _check_form(ledger: Ledger, report: SnpReport) -> None:
 
 def _check_product(ledger: Ledger, report: SnpReport, vek: VekExtensions | None, product: Product | None) -> None:
     if report.cpuid is None:
-        ledger.expect(CheckId.UNKNOWN_CPUID, True, "a version 2 report has no CPUID; the certificate decides", "")
+        ledger.expect(SnpCheck.UNKNOWN_CPUID, True, "a version 2 report has no CPUID; the certificate decides", "")
     else:
         family, model, stepping = report.cpuid
         name = f"family {family:#x}, model {model:#x}, stepping {stepping:#x}"
-        ledger.expect(CheckId.UNKNOWN_CPUID, product is not None, name, f"{name} is no product known here")
+        ledger.expect(SnpCheck.UNKNOWN_CPUID, product is not None, name, f"{name} is no product known here")
     if product is not None and vek is not None:
         ledger.expect(
-            CheckId.PRODUCT_MISMATCH,
+            SnpCheck.PRODUCT_MISMATCH,
             product is vek.product,
             f"report and certificate are of {product}",
             f"the report is of {product}, the certificate of {vek.product}",
@@ -103,7 +103,7 @@ def _check_signer(ledger: Ledger, report: SnpReport, vek: VekExtensions, product
     if report.signing_key in abi.SIGNING_KEYS:
         named = abi.SIGNING_KEYS[report.signing_key]
         ledger.expect(
-            CheckId.SIGNING_KEY_MISMATCH,
+            SnpCheck.SIGNING_KEY_MISMATCH,
             named is vek.signer,
             f"report and certificate name a {named}",
             f"the report names a {named}, the certificate is a {vek.signer}",
@@ -116,22 +116,22 @@ def _check_signer(ledger: Ledger, report: SnpReport, vek: VekExtensions, product
             if vek.tcb.get(part) != level
         ]
         shown = ", ".join(f"{part} {level}" for part, level in reported.items())
-        ledger.expect(CheckId.TCB_MISMATCH, not wrong, f"both say {shown}", "; ".join(wrong))
+        ledger.expect(SnpCheck.TCB_MISMATCH, not wrong, f"both say {shown}", "; ".join(wrong))
     if vek.signer is Signer.VLEK:
-        for check_id in (CheckId.CHIP_ID_MASKED, CheckId.HWID_MISSING, CheckId.HWID_MISMATCH):
+        for check_id in (SnpCheck.CHIP_ID_MASKED, SnpCheck.HWID_MISSING, SnpCheck.HWID_MISMATCH):
             ledger.expect(check_id, True, f"a VLEK speaks for a cloud ({vek.csp_id}), not for a chip", "")
         return
     masked = report.chip_key_masked or not any(report.chip_id)
-    ledger.expect(CheckId.CHIP_ID_MASKED, not masked, "the chip is named", "the host hides the chip's id or key")
+    ledger.expect(SnpCheck.CHIP_ID_MASKED, not masked, "the chip is named", "the host hides the chip's id or key")
     hwid = vek.hwid
     if ledger.expect(
-        CheckId.HWID_MISSING, hwid is not None, "the certificate names a chip", "the VCEK names no chip"
+        SnpCheck.HWID_MISSING, hwid is not None, "the certificate names a chip", "the VCEK names no chip"
     ):
         hwid = hwid or b""
         size = 8 if vek.product is Product.TURIN else 64
         if not masked:
             ledger.expect(
-                CheckId.HWID_MISMATCH,
+                SnpCheck.HWID_MISMATCH,
                 len(hwid) == size and report.chip_id == hwid.ljust(64, b"\0"),
                 "report and certificate name the same chip",
                 "report and certificate name different chips",

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from confide_attestation.appraise import verify_snp
-from confide_attestation.checks.ids import SNP_CHAIN_CHECKS, SNP_POLICY_CHECKS, SNP_REPORT_CHECKS
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.evidence import SnpEndorsements
+from confide_attestation.evidence import SnpEndorsements, VtpmEvidence
 from confide_attestation.result import AttestationResult, Verdict
 from confide_attestation.snp.abi import parse_report
+from confide_attestation.snp.ids import SNP_CHAIN_CHECKS, SNP_POLICY_CHECKS, SNP_REPORT_CHECKS
+from confide_attestation.snp.judge import verify_snp
 from confide_attestation.tdx.abi import parse_quote
 from confide_attestation.tdx.ids import TDX_AUTHENTICITY_CHECKS, TDX_POLICY_CHECKS
 from confide_attestation.tdx.verify import verify_tdx
@@ -27,7 +27,6 @@ from confide_attestation.vtpm.ids import (
 )
 from confide_attestation.vtpm.verify import (
     QuotedMachine,
-    VtpmEvidence,
     verify_ak,
     verify_hcl,
     verify_runtime,

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import VtpmEvidence
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.vtpm import hcl, tpm
 from confide_attestation.vtpm.hcl import HclReport, Runtime
@@ -23,15 +24,6 @@ from confide_attestation.vtpm.ids import HCL_CHECKS, TPM_FORM_CHECKS, VtpmCheck
 from confide_attestation.vtpm.tpm import TpmQuote
 
 MIN_AK_BITS, MAX_AK_BITS, AK_EXPONENT = 2048, 4096, 65537
-
-
-@dataclass(frozen=True)
-class VtpmEvidence:
-    """What a machine's vTPM shows: the quote (TPMS_ATTEST), its signature as it lies, 24 PCRs as JSON."""
-
-    quote: bytes
-    signature: bytes
-    pcrs: bytes
 
 
 @dataclass(frozen=True)

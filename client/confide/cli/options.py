@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from confide_attestation.checks.ids import CheckId
+from confide_attestation.snp.ids import SnpCheck
 from confide_attestation.result import AttestationResult
 from confide_protocol.errors import ConfigError
 
@@ -13,11 +14,11 @@ MAX_KEY_BYTES = 4096
 TIME_CHECKS = frozenset(
     {
         CheckId.POLICY_EXPIRED,
-        CheckId.ARK_VALIDITY,
-        CheckId.ASK_VALIDITY,
-        CheckId.VEK_VALIDITY,
-        CheckId.CRL_EXPIRED,
-        CheckId.CRL_AGE,
+        SnpCheck.ARK_VALIDITY,
+        SnpCheck.ASK_VALIDITY,
+        SnpCheck.VEK_VALIDITY,
+        SnpCheck.CRL_EXPIRED,
+        SnpCheck.CRL_AGE,
         CheckId.STATEMENT_EXPIRED,
         CheckId.KEYSET_VALIDITY,
     }

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-from confide_attestation.appraise import appraise, verify_snp
+from confide_attestation.appraise import appraise
+from confide_attestation.snp.judge import verify_snp
 from confide_attestation.errors import AttestationError
 from confide_attestation.evidence import MAX_BUNDLE_BYTES, SnpEndorsements, parse_bundle
 from confide_attestation.result import AttestationResult

@@ -3,16 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from confide_attestation.appraise import appraise, verify_snp
+from confide_attestation.appraise import appraise
 from confide_attestation.checks.ids import CheckId
 from confide_attestation.evidence import SnpEndorsements
 from confide_attestation.policy import load_policy
 from confide_attestation.result import Outcome, Verdict
+from confide_attestation.snp.ids import SnpCheck
+from confide_attestation.snp.judge import verify_snp
 from confide_protocol.statement import coalesce_nonces
 
 from tests.fakes.scene import NONCE, NOW, Scene
 
-SIMULATED_ROOT = '[simulated]\nark_sha256 = "'
+SIMULATED_ROOT = '[simulated]\namd_ark_sha256 = "'
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])
@@ -111,7 +113,7 @@ def test_simulated_evidence_is_refused_under_a_hardware_policy() -> None:
     hardware = load_policy(text.replace('kind = "simulated"', 'kind = "hardware"').encode(), "policy.toml")
     result = appraise(evidence, endorsements, hardware, now_unix_s=NOW, floor=1, nonce=NONCE, allow_simulated=True)
     failed = {check.id for check in result.failed}
-    assert {CheckId.ARK_PIN, CheckId.KEYSET_KIND, CheckId.PLATFORM} <= failed
+    assert {SnpCheck.ARK_PIN, CheckId.KEYSET_KIND, CheckId.PLATFORM} <= failed
     assert result.verdict is Verdict.REFUSED
     assert not result.claims
     assert policy.digest != hardware.digest
@@ -128,10 +130,10 @@ def test_lone_report_is_authentic_without_and_accepted_with_a_policy_and_never_y
     assert [check.id for check in refused.failed] == [CheckId.SIMULATED]
     bare = verify_snp(report, endorsements.snp, now_unix_s=NOW)
     assert [check.id for check in bare.failed] == [
-        CheckId.ARK_PIN,
-        CheckId.ARK_SIG,
-        CheckId.ASK_SIG,
-        CheckId.VEK_SIG,
+        SnpCheck.ARK_PIN,
+        SnpCheck.ARK_SIG,
+        SnpCheck.ASK_SIG,
+        SnpCheck.VEK_SIG,
     ]
 
 

@@ -57,9 +57,9 @@ FAULTS = {
     "genoa with fmc": ("genoa = { min_tcb = { bl", "genoa = { min_tcb = { fmc = 0, bl", "snp.products.genoa"),
     "unknown suite": ("mlkem768-x25519/", "x25519/", "session.suite"),
     "unknown shape": ('shape = "bucketed"', 'shape = "constant"', "session.shape"),
-    "unknown profile": ("sev-snp/kernel-hashes", "sev-snp", "platform.profile"),
+    "unknown profile": ("sev-snp/kernel-hashes", "sev-snp", "platform"),
     "firmware text": ('"1.55.0"', '"1.55"', "snp.min_firmware"),
-    "root missing": ("[simulated]\nark_sha256", "[simulated]\n#", "simulated.ark_sha256"),
+    "root missing": ("[simulated]\namd_ark_sha256", "[simulated]\n#", "simulated.amd_ark_sha256"),
     "not TOML": ("serial = 1", "serial", "file"),
 }
 

@@ -123,9 +123,10 @@ def test_locks_name_no_host_and_pin_everything_by_hash() -> None:
 
 def test_every_check_stands_in_the_specification() -> None:
     """SPEC lists every check of every verifier, and no other, in the order of the results (5.6, 5.8)."""
-    from confide_attestation.checks.ids import CheckId
+    from confide_attestation.checks.ids import BINDING_CHECKS, POLICY_CHECKS
     from confide_attestation.eventlog.ids import EventLogCheck
     from confide_attestation.nvidia.ids import NrasCheck, NvidiaCheck
+    from confide_attestation.snp.ids import SnpCheck
     from confide_attestation.tdx.ids import TdxCheck
     from confide_attestation.vtpm.ids import VtpmCheck
 
@@ -134,7 +135,7 @@ def test_every_check_stands_in_the_specification() -> None:
     listed = [
         name for row in re.findall(r"^\| (`[^|]+) \|", appraisal, re.MULTILINE) for name in TICKED.findall(row)
     ]
-    assert listed == list(CheckId)
+    assert listed == [*POLICY_CHECKS, *SnpCheck, *BINDING_CHECKS]
     table = alone.partition("5.8.1")[0]
     cells = re.findall(r"^\|[^|]*\|[^|]*\| (`[^|]+) \|", table, re.MULTILINE)
     listed = [name for cell in cells for name in TICKED.findall(cell)]

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from confide_attestation.evidence import VtpmEvidence
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.result import AttestationResult, Outcome, Verdict
 from confide_attestation.simulated.amd import SimulatedAmd
@@ -14,7 +15,6 @@ from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 from confide_attestation.vtpm.hcl import RUNTIME_AT, RUNTIME_HEADER_AT, parse_hcl
 from confide_attestation.vtpm.ids import VTPM_FILES, VtpmCheck
-from confide_attestation.vtpm.verify import VtpmEvidence
 
 NOW = 1_790_000_000
 NONCE = b"a fresh nonce of this verifier.."

@@ -1,0 +1,41 @@
+"""The words that every policy file is made of: closed, typed, without optional fields or empty lists."""
+
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+from confide_protocol.settings import Settings
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+Reason: TypeAlias = Annotated[str, StringConstraints(min_length=10, max_length=400)]
+Level: TypeAlias = Annotated[int, Field(ge=0, le=255)]
+Hex8: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+Hex16: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
+Hex32: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Hex48: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{96}$")]
+Hex64: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")]
+
+T = TypeVar("T")
+# TOML has lists only; strictness stays on for what is in them. An empty list would be trivially satisfied.
+NonEmpty: TypeAlias = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]
+
+
+class Waived(Settings):
+    """A check that is not made, and why."""
+
+    waived: Reason
+
+
+def _shape(value: object) -> str:
+    return "waived" if isinstance(value, Waived) or (isinstance(value, dict) and "waived" in value) else "set"
+
+
+Waivable: TypeAlias = Annotated[Annotated[T, Tag("set")] | Annotated[Waived, Tag("waived")], Discriminator(_shape)]
+
+
+def _rule(value: object) -> str:
+    return "refused" if isinstance(value, str) else "accepted"
+
+
+# In TOML a table accepts under conditions, the word "refused" does not.
+Rule: TypeAlias = Annotated[
+    Annotated[T, Tag("accepted")] | Annotated[Literal["refused"], Tag("refused")], Discriminator(_rule)
+]
