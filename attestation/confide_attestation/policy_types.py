@@ -39,3 +39,13 @@ def _rule(value: object) -> str:
 Rule: TypeAlias = Annotated[
     Annotated[T, Tag("accepted")] | Annotated[Literal["refused"], Tag("refused")], Discriminator(_rule)
 ]
+
+
+def _rise(value: object) -> str:
+    return "never" if isinstance(value, str) else "dated"
+
+
+# In TOML a table says when and what, the word "never" that a level stays.
+Rises: TypeAlias = Annotated[
+    Annotated[T, Tag("dated")] | Annotated[Literal["never"], Tag("never")], Discriminator(_rise)
+]

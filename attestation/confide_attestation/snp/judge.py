@@ -88,7 +88,7 @@ def judge_snp(
         return Part(ledger.close(SNP_CHECKS), holds=False, readable=readable)
     signer = chain.vek.signer
     if policy is not None:
-        check_report(ledger, parsed, product, signer, policy)
+        check_report(ledger, parsed, product, signer, policy, now_unix_s)
     return Part(
         ledger.close(SNP_CHECKS),
         holds=ledger.holds(needed),

@@ -3,9 +3,9 @@
 from typing import Annotated, Literal, TypeAlias
 
 from confide_protocol.settings import Settings
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from confide_attestation.policy_types import Hex32, Hex48, Hex64, Level, NonEmpty, Reason, Rule, Waivable
+from confide_attestation.policy_types import Hex32, Hex48, Hex64, Level, NonEmpty, Reason, Rises, Rule, Waivable
 from confide_attestation.snp.abi import Firmware, Product
 
 FirmwareVersion: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
@@ -22,19 +22,44 @@ class MinTcbTurin(MinTcb):
     fmc: Level
 
 
+class Rise(Settings):
+    """From this time on, more is demanded: time for operators to update, set beforehand."""
+
+    at: AwareDatetime
+    min_tcb: MinTcb
+
+
+class RiseTurin(Settings):
+    at: AwareDatetime
+    min_tcb: MinTcbTurin
+
+
 class GenoaRule(Settings):
     min_tcb: MinTcb
+    rises: Rises[Rise]
+
+    def least(self, now_unix_s: int) -> MinTcb:
+        """Return the levels that are demanded at this time."""
+        return self.min_tcb if isinstance(self.rises, str) else _least(self.min_tcb, self.rises, now_unix_s)
 
 
 class TurinRule(Settings):
     min_tcb: MinTcbTurin
+    rises: Rises[RiseTurin]
+
+    def least(self, now_unix_s: int) -> MinTcb:
+        """Return the levels that are demanded at this time."""
+        return self.min_tcb if isinstance(self.rises, str) else _least(self.min_tcb, self.rises, now_unix_s)
 
 
-class MilanRule(Settings):
+class MilanRule(GenoaRule):
     """Milan's chip keys can be extracted in software (arXiv 2605.12990): accepting it needs a reason."""
 
-    min_tcb: MinTcb
     accepted_because: Reason
+
+
+def _least(now: MinTcb, rise: Rise | RiseTurin, now_unix_s: int) -> MinTcb:
+    return now if now_unix_s < rise.at.timestamp() else rise.min_tcb
 
 
 class Products(Settings):

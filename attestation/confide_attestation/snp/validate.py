@@ -11,9 +11,11 @@ from confide_attestation.snp.ids import REVOCATION_CHECKS, SnpCheck
 from confide_attestation.snp.policy import SnpPolicy
 
 
-def check_report(ledger: Ledger, report: SnpReport, product: Product, signer: Signer, policy: SnpPolicy) -> None:
+def check_report(
+    ledger: Ledger, report: SnpReport, product: Product, signer: Signer, policy: SnpPolicy, now_unix_s: int
+) -> None:
     """Judge everything in the report that the policy speaks of, but its report data."""
-    _check_product(ledger, report, product, policy)
+    _check_product(ledger, report, product, policy, now_unix_s)
     ledger.expect(
         SnpCheck.SIGNER, signer.value in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
     )
@@ -83,7 +85,7 @@ def _check_pinned(ledger: Ledger, check_id: SnpCheck, value: bytes, pinned: tupl
     )
 
 
-def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy) -> None:
+def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy, now_unix_s: int) -> None:
     rule = policy.products.rule(product)
     if not ledger.expect(
         SnpCheck.PRODUCT_DENIED, rule is not None, f"{product} is accepted", f"{product} is refused"
@@ -91,7 +93,7 @@ def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: 
         return
     assert rule is not None  # noqa: S101 - the check above
     reported = abi.decode_tcb(report.reported_tcb, product)
-    least = rule.min_tcb.model_dump()
+    least = rule.least(now_unix_s).model_dump()
     short = [
         f"{part} is {reported[part]}, at least {level} is demanded"
         for part, level in least.items()

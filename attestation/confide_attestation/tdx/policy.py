@@ -26,9 +26,13 @@ class Grace(Settings):
     until: AwareDatetime
     because: Reason
 
+    @property
+    def until_unix_s(self) -> int:
+        return int(self.until.timestamp())
+
 
 class PlatformConfiguration(Settings):
-    """What the platform's PCK certificate may say of it."""
+    """What the platform's PCK certificate may say of it; one that says nothing of a thing is taken to have it."""
 
     allow_smt: bool
     allow_dynamic_platform: bool
@@ -45,8 +49,13 @@ class TdAttributes(Settings):
 
 
 class TdxPolicy(Settings):
+    """`max_collateral_age_s` is of TCB info, QE identity and the PCK list, which Intel issues anew each day; the
+    root's list is issued once a year. `xfam` is as quotes have it: eight bytes, the lowest first.
+    """
+
     min_tcb_evaluation_number: Annotated[int, Field(ge=1, lt=1 << 31)]
     max_collateral_age_s: Annotated[int, Field(ge=3600, le=400 * 86_400)]
+    max_root_crl_age_s: Annotated[int, Field(ge=3600, le=800 * 86_400)]
     tcb_grace: Rule[Grace]
     ppids: Waivable[NonEmpty[Hex16]]
     mr_seam: Waivable[NonEmpty[Hex48]]
@@ -61,3 +70,7 @@ class TdxPolicy(Settings):
     xfam: NonEmpty[Hex8]
     platform_configuration: PlatformConfiguration
     td_attributes: TdAttributes
+
+    @property
+    def grace(self) -> Grace | None:
+        return self.tcb_grace if isinstance(self.tcb_grace, Grace) else None

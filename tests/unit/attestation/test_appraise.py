@@ -1,6 +1,7 @@
 """What an accepted result is, and the two kinds of hardware that never mix."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from confide_attestation.appraise import appraise
@@ -41,7 +42,8 @@ def test_vlek_is_accepted_where_the_policy_says_so() -> None:
 def test_milan_is_accepted_with_a_reason() -> None:
     """The deny-list gives way to a written reason only."""
     scene = Scene(amd={"product": "Milan"})
-    rule = '{ accepted_because = "for this test only", min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 } }'
+    levels = 'min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 }, rises = "never"'
+    rule = f'{{ accepted_because = "for this test only", {levels} }}'
     scene.edit_policy('milan = "refused"', f"milan = {rule}")
     assert scene.appraise().verdict is Verdict.ACCEPTED
 
@@ -148,3 +150,15 @@ def test_unreadable_is_not_refused() -> None:
         (evidence.cpu.report, replace(snp, crl=b"")),
     ):
         assert verify_snp(report, given, now_unix_s=NOW).verdict is Verdict.UNREADABLE
+
+
+@pytest.mark.parametrize(("at", "verdict"), [(NOW + 1, Verdict.ACCEPTED), (NOW, Verdict.REFUSED)])
+def test_a_least_tcb_rises_on_its_day(at: int, verdict: Verdict) -> None:
+    """Levels that a policy set beforehand count from their time on, and from no earlier."""
+    scene = Scene()
+    when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    higher = f"rises = {{ at = {when}, min_tcb = {{ bl = 255, tee = 0, snp = 0, ucode = 0 }} }} }}\nturin"
+    scene.edit_policy('rises = "never" }\nturin', higher)
+    result = scene.appraise()
+    assert result.verdict is verdict
+    assert {check.id for check in result.failed} == (set() if verdict is Verdict.ACCEPTED else {SnpCheck.MIN_TCB})

@@ -141,7 +141,8 @@ vlek_accepted = both(device(signer="VLEK"), edited('signers = ["VCEK"]', 'signer
 case(C.SIGNING_KEY_MISMATCH, "vcek-flag-on-vlek", both(vlek_accepted, reported(flags=0)))
 case(C.UNKNOWN_CPUID, "model", reported(cpuid=bytes((0x19, 0x50, 0))))
 case(C.UNKNOWN_CPUID, "family", reported(cpuid=bytes(3)))
-milan = 'milan = { accepted_because = "for this test only", min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 } }'
+levels = 'min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 }, rises = "never"'
+milan = f'milan = {{ accepted_because = "for this test only", {levels} }}'
 case(
     C.PRODUCT_MISMATCH,
     "milan-report",
@@ -174,7 +175,11 @@ case(
     edited('chip_ids = { waived = "a simulated chip is made anew on each run" }', f'chip_ids = ["{"22" * 64}"]'),
 )
 case(C.VMPL, "1", reported(vmpl=1))
-case(C.MIN_TCB, "snp", edited("snp = 0, ucode = 0 } }\nturin", "snp = 24, ucode = 0 } }\nturin"))
+case(
+    C.MIN_TCB,
+    "snp",
+    edited('snp = 0, ucode = 0 }, rises = "never" }\nturin', 'snp = 24, ucode = 0 }, rises = "never" }\nturin'),
+)
 case(C.TCB_ORDER, "launch-above-committed", reported(launch_tcb=bytes((10, 0, 0, 0, 0, 0, 24, 84))))
 case(C.TCB_ORDER, "committed-above-current", reported(current_tcb=bytes((10, 0, 0, 0, 0, 0, 22, 84))))
 case(C.MIN_ABI, "minor", edited('"1.55.0"', '"1.56.0"'))

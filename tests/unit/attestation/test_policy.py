@@ -50,7 +50,7 @@ FAULTS = {
     "waiver without reason": ('waived = "simulated mitigations mitigate nothing"', 'waived = ""', "snp.mit_vector"),
     "milan without reason": (
         'milan = "refused"',
-        "milan = { min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 } }",
+        'milan = { min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 }, rises = "never" }',
         "snp.products.milan",
     ),
     "turin without fmc": ("fmc = 0, ", "", "snp.products.turin"),
