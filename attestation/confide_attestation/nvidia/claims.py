@@ -58,7 +58,7 @@ def device_claims(
     if fields.driver is not None:
         claims[f"{prefix}driver-version"] = fields.driver
     if fields.mode is not None:
-        claims["x-nvidia-gpu-feature-flag"] = fields.mode
+        claims["x-confide-gpu-mode"] = fields.mode
     pdis = "x-nvidia-switch-pdi" if fields.is_switch else "x-nvidia-gpu-switch-pdis"
     for name, found_pdis in ((pdis, fields.switch_pdis), ("x-nvidia-switch-gpu-pdis", fields.gpu_pdis)):
         if found_pdis:

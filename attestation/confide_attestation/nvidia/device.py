@@ -66,7 +66,7 @@ def _gpu(report: SpdmReport, arch: Arch, chip: str) -> DeviceFields:
         firmware=vbios,
         firmware_rim_id="_".join(("NV_GPU_VBIOS", *product, vbios.replace(".", ""))),
         driver_rim_id=f"{prefix}_{driver}",
-        mode=_mode(report),
+        mode=_mode(report, arch),
         nvdec0=report.opaque.get(Opaque.NVDEC0_STATUS),
         # GPUs name switches in the reverse of the order in which switches name themselves.
         switch_pdis=tuple(pdi[::-1] for pdi in _pdis(report, Opaque.SWITCH_PDI)),
@@ -109,11 +109,19 @@ def _text(report: SpdmReport, kind: Opaque) -> str:
     return text
 
 
-def _mode(report: SpdmReport) -> str | None:
+def _mode(report: SpdmReport, arch: Arch) -> str | None:
+    """Return the mode that a GPU reports; None if it names none and could be in either of two.
+
+    Drivers before 580 report no flag. A Hopper is then in single-GPU mode unless it reports protected PCIe: it has
+    no third, its NVLink is never encrypted. A Blackwell without the flag could be in single- or multi-GPU mode.
+    """
     flag = report.opaque.get(Opaque.FEATURE_FLAG)
     if flag is not None:
         return _MODES.get(int.from_bytes(flag, "little"), "unknown")
-    return "PPCIE" if report.opaque.get(Opaque.PROTECTED_PCIE_STATUS) == ENABLED else None
+    protected = report.opaque.get(Opaque.PROTECTED_PCIE_STATUS, DISABLED)
+    if protected != DISABLED:
+        return "PPCIE" if protected == ENABLED else "unknown"
+    return "SPT" if arch is Arch.HOPPER else None
 
 
 def _pdis(report: SpdmReport, kind: Opaque, limit: int | None = None) -> tuple[bytes, ...]:

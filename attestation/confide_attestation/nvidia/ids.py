@@ -49,20 +49,35 @@ class NvidiaCheck(StrEnum):
     MIXED_ARCH = "mixed_arch"
     MIXED_MODE = "mixed_mode"
     TOPOLOGY = "topology"
+    # What a policy demands, of the machine and then of each device
+    GPU_COUNT = "gpu_count"
+    SWITCH_COUNT = "switch_count"
+    ARCH_DENIED = "gpu_arch_denied"
+    MODE_DENIED = "gpu_mode_denied"
+    MIN_DRIVER = "min_driver"
+    FIRMWARE = "gpu_firmware"
+    UEID = "ueid_not_allowed"
+    OCSP_AGE = "ocsp_age"
 
 
+NVIDIA_CHECKS = tuple(NvidiaCheck)
 DEVICE_CHECKS = span(NvidiaCheck.CHAIN_FORMAT, NvidiaCheck.MEASUREMENTS)
 SET_CHECKS = span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.TOPOLOGY)
+COUNT_CHECKS = span(NvidiaCheck.GPU_COUNT, NvidiaCheck.SWITCH_COUNT)
+DEVICE_POLICY_CHECKS = span(NvidiaCheck.ARCH_DENIED, NvidiaCheck.OCSP_AGE)
 CHAIN_OCSP_CHECKS = span(NvidiaCheck.CHAIN_OCSP, NvidiaCheck.CHAIN_REVOKED)
 RIM_OCSP_CHECKS = span(NvidiaCheck.RIM_OCSP, NvidiaCheck.RIM_REVOKED)
 OCSP_CHECKS = CHAIN_OCSP_CHECKS + RIM_OCSP_CHECKS
-# A switch has no driver, and nothing of it reports a FWID or the state of a video decoder.
+# A switch has no driver and no mode, and nothing of it reports a FWID or the state of a video decoder.
 GPU_ONLY = (
     NvidiaCheck.FWID,
     NvidiaCheck.DRIVER_RIM_MISSING,
     NvidiaCheck.DRIVER_RIM_VERSION,
     NvidiaCheck.INDEX_CONFLICT,
     NvidiaCheck.NVDEC0,
+    NvidiaCheck.ARCH_DENIED,
+    NvidiaCheck.MODE_DENIED,
+    NvidiaCheck.MIN_DRIVER,
 )
 # Claims are read from a report only when all of these hold.
 SIGNATURES = (

@@ -19,12 +19,15 @@ from confide_attestation.nvidia.ids import (
     NvidiaCheck,
 )
 from confide_attestation.nvidia.measurements import Comparison, compare, conflicts
-from confide_attestation.nvidia.ocsp import OcspAnswer, judge_revocation
+from confide_attestation.nvidia.ocsp import PathAnswers
+from confide_attestation.nvidia.policy import GpuPolicy
+from confide_attestation.nvidia.revocation import answers_end, check_age, judge_paths, rim_hold
 from confide_attestation.nvidia.rim import JudgedRim, Rim, RimKind, judge_rim
 from confide_attestation.nvidia.spdm import Opaque, SpdmReport, parse_spdm
+from confide_attestation.nvidia.validate import check_device
+from confide_attestation.policy_types import Waived
 
 RIM_SERVICE = "https://rim.attestation.nvidia.com/v1/rim/"
-OCSP_SERVICE = "https://ocsp.ndis.nvidia.com/"
 _FILE_CHECKS = (
     (NvidiaCheck.RIM_FORMAT, "strict XML, each signed in NVIDIA's form"),
     (NvidiaCheck.RIM_ROOT_PIN, "NVIDIA's root for manifests, by its key"),
@@ -36,7 +39,10 @@ _FILE_CHECKS = (
 
 @dataclass(frozen=True)
 class JudgedDevice:
-    """A device's checks and what was read of it; `claims` and `fields` are None unless its signatures hold."""
+    """A device's checks and what was read of it; `claims` and `fields` are None unless its signatures hold.
+
+    `not_after_unix_s` is the first end of a certificate, manifest or OCSP answer that was counted on.
+    """
 
     ledger: Ledger
     is_switch: bool
@@ -44,27 +50,35 @@ class JudgedDevice:
     pdi: bytes | None = None
     fields: DeviceFields | None = None
     claims: Claims | None = None
+    not_after_unix_s: int | None = None
 
 
 def judge_device(
     evidence: DeviceEvidence,
     endorsements: NvidiaEndorsements,
     roots: NvidiaRoots,
+    policy: GpuPolicy | None,
     *,
     now_unix_s: int,
-    nonce: bytes,
-    require_fwid: bool,
+    nonce: bytes | None,
 ) -> JudgedDevice:
     """Judge one device; never raises for bad evidence, whatever its bytes."""
     ledger = Ledger()
-    chain = _judge_chain(ledger, evidence, roots, endorsements.ocsp, now_unix_s)
-    report = _judge_report(ledger, evidence, chain, nonce, require_fwid)
+    chain = _judge_chain(ledger, evidence, roots, now_unix_s)
+    answers = endorsements.ocsp
+    revocations: tuple[PathAnswers, ...] = ()
+    if chain is not None:
+        # The leaf is signed by the device itself: nobody answers for it.
+        above = [chain.path.certificates[1:]]
+        revocations = judge_paths(ledger, CHAIN_OCSP_CHECKS, above, answers, policy, now_unix_s=now_unix_s)
+    report = _judge_report(ledger, evidence, chain, nonce, policy)
     rims = [judge_rim(data, roots.rim_spki_sha256) for data in endorsements.rims]
     _judge_files(ledger, rims)
     is_switch = chain is not None and chain.arch is Arch.LS10
     if chain is None or report is None or chain.arch is None or not ledger.passed(SIGNATURES):
         return JudgedDevice(ledger, is_switch)
     fields, comparison = None, None
+    ends = [chain.path.not_after_unix_s]
     used: dict[str, Rim] = {}
     try:
         fields = read_fields(report, chain.arch, chain.chip or "")
@@ -72,10 +86,24 @@ def judge_device(
     except EvidenceMalformed as fault:
         ledger.fail(NvidiaCheck.REPORT_FIELDS, str(fault))
     if fields is not None:
-        chosen = _choose(ledger, fields, rims, endorsements.ocsp, now_unix_s)
+        chosen = _choose(ledger, fields, rims, now_unix_s)
         used = {name: each.rim for name, each in chosen.items() if each.rim is not None}
         if len(used) == (1 if is_switch else 2):
+            paths = [each.path for each in chosen.values() if each.path is not None]
+            ends += [path.not_after_unix_s for path in paths]
+            revocations += judge_paths(
+                ledger,
+                RIM_OCSP_CHECKS,
+                [path.certificates for path in paths],
+                answers,
+                policy,
+                now_unix_s=now_unix_s,
+                hold=rim_hold(policy),
+            )
             comparison = _judge_measurements(ledger, report, fields, used)
+        if policy is not None:
+            check_device(ledger, fields, chain.ueid, policy)
+            check_age(ledger, revocations, policy, now_unix_s)
     return JudgedDevice(
         ledger,
         is_switch,
@@ -83,15 +111,12 @@ def judge_device(
         chain.pdi,
         fields,
         device_claims(ledger, chain, report, fields, used, comparison),
+        min(ends + answers_end(revocations, policy)),
     )
 
 
 def _judge_chain(
-    ledger: Ledger,
-    evidence: DeviceEvidence,
-    roots: NvidiaRoots,
-    answers: Sequence[OcspAnswer] | None,
-    now_unix_s: int,
+    ledger: Ledger, evidence: DeviceEvidence, roots: NvidiaRoots, now_unix_s: int
 ) -> DeviceChain | None:
     try:
         chain = read_chain(evidence.chain)
@@ -136,13 +161,15 @@ def _judge_chain(
         ),
     ):
         ledger.expect(check_id, holds, passed, failed)
-    # The leaf is signed by the device itself: nobody answers for it.
-    _judge_ocsp(ledger, CHAIN_OCSP_CHECKS, [path.certificates[1:]], answers, now_unix_s)
     return chain
 
 
 def _judge_report(
-    ledger: Ledger, evidence: DeviceEvidence, chain: DeviceChain | None, nonce: bytes, require_fwid: bool
+    ledger: Ledger,
+    evidence: DeviceEvidence,
+    chain: DeviceChain | None,
+    nonce: bytes | None,
+    policy: GpuPolicy | None,
 ) -> SpdmReport | None:
     try:
         report = parse_spdm(evidence.report)
@@ -152,11 +179,14 @@ def _judge_report(
     count = len(report.measurements)
     ledger.expect(NvidiaCheck.REPORT_FORMAT, True, f"SPDM 1.1, {count} measurements", "")
     own_word = evidence.claimed_nonce in (None, report.nonce.hex())
+    other = (
+        "the report does not answer our nonce" if own_word else "the file names another nonce than its report has"
+    )
     ledger.expect(
         NvidiaCheck.NONCE,
         report.nonce == nonce and own_word,
         "the report answers our nonce",
-        "the report does not answer our nonce" if own_word else "the file names another nonce than its report has",
+        "there is no nonce that it could answer" if nonce is None else other,
     )
     if chain is None or chain.path.role_faults:
         return report
@@ -167,20 +197,23 @@ def _judge_report(
         "not signed by the leaf's key",
     )
     if chain.arch is not Arch.LS10:
-        _judge_fwid(ledger, report, chain.path.certificates[0], require_fwid)
+        _judge_fwid(ledger, report, chain.path.certificates[0], policy)
     return report
 
 
-def _judge_fwid(ledger: Ledger, report: SpdmReport, leaf: x509.Certificate, require_fwid: bool) -> None:
+def _judge_fwid(ledger: Ledger, report: SpdmReport, leaf: x509.Certificate, policy: GpuPolicy | None) -> None:
+    """Compare the firmware's digest in report and leaf. An absent one can be waived, a wrong one cannot."""
     try:
         certified = read_fwid(leaf)
     except EvidenceMalformed as fault:
         ledger.fail(NvidiaCheck.FWID, str(fault))
         return
     reported = report.opaque.get(Opaque.FWID)
+    if reported is None and policy is not None and isinstance(policy.fwid, Waived):
+        ledger.waive(NvidiaCheck.FWID, policy.fwid.waived)
+        return
     if reported is None:
-        old = "the report names no firmware digest, as drivers before 550 did not"
-        ledger.expect(NvidiaCheck.FWID, not require_fwid, f"{old}; allowed", old)
+        ledger.fail(NvidiaCheck.FWID, "the report names no firmware digest, as drivers before 550 did not")
         return
     ledger.expect(
         NvidiaCheck.FWID,
@@ -203,11 +236,7 @@ def _judge_files(ledger: Ledger, rims: Sequence[JudgedRim]) -> None:
 
 
 def _choose(
-    ledger: Ledger,
-    fields: DeviceFields,
-    rims: Sequence[JudgedRim],
-    answers: Sequence[OcspAnswer] | None,
-    now_unix_s: int,
+    ledger: Ledger, fields: DeviceFields, rims: Sequence[JudgedRim], now_unix_s: int
 ) -> dict[str, JudgedRim]:
     """Find the manifests of this device's versions, and judge their time; by NVIDIA's names for them."""
     firmware = RimKind.SWITCH_BIOS if fields.is_switch else RimKind.VBIOS
@@ -240,45 +269,11 @@ def _choose(
         late = [name for name, each in chosen.items() if not _in_time(each.path, now_unix_s)]
         expired = f"a signer's certificate is not valid at this time: {', '.join(late)}; fetch it again"
         ledger.expect(NvidiaCheck.RIM_VALIDITY, not late, "their signers are valid at this time", expired)
-        paths = [each.path.certificates for each in chosen.values() if each.path is not None]
-        _judge_ocsp(ledger, RIM_OCSP_CHECKS, paths, answers, now_unix_s)
     return chosen
 
 
 def _in_time(path: Path | None, now_unix_s: int) -> bool:
     return path is not None and path.not_before_unix_s <= now_unix_s <= path.not_after_unix_s
-
-
-def _judge_ocsp(
-    ledger: Ledger,
-    check_ids: Sequence[NvidiaCheck],
-    paths: Sequence[Sequence[x509.Certificate]],
-    answers: Sequence[OcspAnswer] | None,
-    now_unix_s: int,
-) -> None:
-    if answers is None:
-        for check_id in check_ids:
-            ledger.skip(check_id, "no OCSP answers were given")
-        return
-    judged = [judge_revocation(path, answers, now_unix_s) for path in paths]
-    for check_id, faults, passed, failed in (
-        (
-            check_ids[0],
-            [each.unanswered for each in judged],
-            "an authentic answer for each certificate",
-            f"no authentic answer for: {{}}; ask {OCSP_SERVICE}",
-        ),
-        (
-            check_ids[1],
-            [each.out_of_window for each in judged],
-            "the answers count at this time",
-            "the answer does not count at this time for: {}",
-        ),
-        (check_ids[2], [each.revoked for each in judged], "no certificate is revoked", "revoked or unknown: {}"),
-    ):
-        named = "; ".join(dict.fromkeys(filter(None, faults)))
-        if named or not any(each.unanswered for each in judged):
-            ledger.expect(check_id, not named, passed, failed.format(named))
 
 
 def _judge_measurements(

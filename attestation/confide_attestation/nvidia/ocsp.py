@@ -41,13 +41,18 @@ class OcspAnswer:
 
 
 @dataclass(frozen=True)
-class Revocation:
-    """What a path's answers fail in; each fault is empty if all is well."""
+class PathAnswers:
+    """What a path's answers fail in; each fault is empty if all is well. `held` are on hold, so not `revoked`.
+
+    `oldest_unix_s` is when the oldest answer was given, `ends_unix_s` when the first ceases to count.
+    """
 
     unanswered: str
     out_of_window: str
     revoked: str
-    next_update_unix_s: int | None
+    held: str
+    oldest_unix_s: int | None
+    ends_unix_s: int | None
 
 
 def read_answer(data: bytes) -> OcspAnswer:
@@ -61,27 +66,38 @@ def read_answer(data: bytes) -> OcspAnswer:
 
 def judge_revocation(
     path: Sequence[x509.Certificate], answers: Sequence[OcspAnswer], now_unix_s: int
-) -> Revocation:
+) -> PathAnswers:
     """Judge `path`, leaf first, whose last member only issues. Each certificate before it needs an answer.
 
     Answers for other certificates are left alone. Does not check: that the path itself holds.
     """
-    unanswered, out_of_window, revoked, ends = [], [], [], []
+    unanswered, out_of_window, starts, ends = [], [], [], []
+    revoked: list[str] = []
+    held: list[str] = []
     for subject, issuer in pairwise(path):
         name = common_name(subject.subject) or "a certificate"
         found = [each for answer in answers if (each := _authentic(answer, subject, issuer)) is not None]
         if not found:
             unanswered.append(name)
             continue
-        if any(each.certificate_status is not ocsp.OCSPCertStatus.GOOD for each in found):
-            revoked.append(name)
+        # One answer that is not good outweighs any number that are.
+        bad = [each for each in found if each.certificate_status is not ocsp.OCSPCertStatus.GOOD]
+        if bad:
+            on_hold = all(each.revocation_reason is x509.ReasonFlags.certificate_hold for each in bad)
+            (held if on_hold else revoked).append(name)
         answer = max(found, key=lambda each: each.this_update_utc)
         if not _in_window(answer, now_unix_s):
             out_of_window.append(name)
+        starts.append(int(answer.this_update_utc.timestamp()))
         if answer.next_update_utc is not None:
             ends.append(int(answer.next_update_utc.timestamp()))
-    return Revocation(
-        ", ".join(unanswered), ", ".join(out_of_window), ", ".join(revoked), min(ends) if ends else None
+    return PathAnswers(
+        ", ".join(unanswered),
+        ", ".join(out_of_window),
+        ", ".join(revoked),
+        ", ".join(held),
+        min(starts, default=None),
+        min(ends, default=None),
     )
 
 
@@ -177,6 +193,7 @@ def _parse(der: bytes) -> ocsp.OCSPResponse:
             if len(singles) == 1:
                 _ = (response.this_update_utc, response.next_update_utc, response.certificate_status)
                 _ = (response.serial_number, response.hash_algorithm, response.extensions)
+                _ = response.revocation_reason
             _ = [each.public_key() for each in response.certificates]
             _ = [each.extensions for each in response.certificates]
             _ = (response.signature_algorithm_oid, response.tbs_response_bytes)

@@ -13,6 +13,7 @@ from confide_attestation.nvidia.ids import SET_CHECKS, NvidiaCheck
 
 PPCIE_GPUS = 8
 PPCIE_SWITCHES = 4
+NO_DEVICE = "there is no evidence of a device"
 _UNUSED = {NO_PDI, b"\xff" * len(NO_PDI)}
 
 
@@ -26,11 +27,14 @@ class Member:
     fields: DeviceFields
 
 
-def check_set(ledger: Ledger, members: Sequence[Member], expected: int) -> None:
-    """Judge devices together, if all `expected` ones were authenticated."""
+def check_set(ledger: Ledger, members: Sequence[Member], expected: int, *, whole: bool) -> None:
+    """Judge devices together, if all `expected` ones were authenticated.
+
+    `whole`: these should be all devices of a machine, so GPUs in protected-PCIe mode need their switches.
+    """
     if len(members) < expected or not members:
         for check_id in SET_CHECKS:
-            ledger.skip(check_id, "not reached: a device is not authentic")
+            ledger.skip(check_id, "not reached: a device is not authentic" if expected else NO_DEVICE)
         return
     gpus = [each for each in members if not each.fields.is_switch]
     switches = [each for each in members if each.fields.is_switch]
@@ -57,7 +61,8 @@ def check_set(ledger: Ledger, members: Sequence[Member], expected: int) -> None:
         f"mode: {next(iter(modes), '') or 'none named'}",
         f"GPUs in different or unknown modes: {', '.join(sorted(mode or 'none named' for mode in modes))}",
     )
-    if gpus and switches:
+    protected = any(each.fields.mode == "PPCIE" for each in gpus)
+    if gpus and (switches or (protected and whole)):
         faults = topology_faults(gpus, switches)
         ledger.expect(
             NvidiaCheck.TOPOLOGY,
@@ -65,6 +70,8 @@ def check_set(ledger: Ledger, members: Sequence[Member], expected: int) -> None:
             f"{len(gpus)} GPUs and {len(switches)} switches name one another",
             "; ".join(faults),
         )
+    elif gpus and not protected:
+        ledger.expect(NvidiaCheck.TOPOLOGY, True, "no GPU relies on switches", "")
     else:
         ledger.skip(NvidiaCheck.TOPOLOGY, "there are not both GPUs and switches in the evidence")
 

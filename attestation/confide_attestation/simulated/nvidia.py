@@ -120,6 +120,7 @@ class SimulatedVendor:
         by: Key,
         *,
         status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
+        reason: x509.ReasonFlags = x509.ReasonFlags.key_compromise,
         window: tuple[int, int] | None = None,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.OCSP_SIGNING,
         nonce: bytes | None = None,
@@ -140,7 +141,7 @@ class SimulatedVendor:
                 datetime.fromtimestamp(start, UTC),
                 datetime.fromtimestamp(end, UTC),
                 datetime.fromtimestamp(start, UTC) if revoked else None,
-                x509.ReasonFlags.certificate_hold if revoked else None,
+                reason if revoked else None,
             )
             .responder_id(ocsp.OCSPResponderEncoding.HASH, delegate)
             .certificates([delegate])

@@ -8,7 +8,12 @@ from confide_attestation.nvidia.certificates import OID_FWID
 from confide_attestation.nvidia.chain import nvidia_roots
 from confide_attestation.nvidia.device import Arch
 from confide_attestation.nvidia.evidence import DeviceEvidence, NvidiaEndorsements
-from confide_attestation.nvidia.ids import DEVICE_CHECKS, OCSP_CHECKS, SET_CHECKS
+from confide_attestation.nvidia.ids import (
+    COUNT_CHECKS,
+    DEVICE_POLICY_CHECKS,
+    NVIDIA_CHECKS,
+    OCSP_CHECKS,
+)
 from confide_attestation.nvidia.spdm import Opaque
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.result import AttestationResult, Outcome, Verdict
@@ -48,9 +53,10 @@ def test_simulated_device_is_authentic_under_its_own_roots_alone(vendor: Simulat
     arguments = {"now_unix_s": vendor.now_unix_s, "nonce": NONCE}
     result = verify_nvidia([device.evidence(NONCE)], given, roots=vendor.roots, **arguments)
     assert (result.verdict, result.simulated) == (Verdict.AUTHENTIC, True)
-    assert [check.id for check in result.checks] == [*DEVICE_CHECKS, *SET_CHECKS]
+    assert [check.id for check in result.checks] == list(NVIDIA_CHECKS)
     if arch is not Arch.LS10:
-        assert [check.id for check in result.checks if check.outcome is not Outcome.PASS] == ["topology"]
+        waiting = [check.id for check in result.checks if check.outcome is not Outcome.PASS]
+        assert waiting == [*COUNT_CHECKS, *DEVICE_POLICY_CHECKS]
     real = verify_nvidia([device.evidence(NONCE)], given, roots=nvidia_roots(), **arguments)
     assert {"device_root_pin", "rim_root_pin"} <= set(failed(real))
     assert real.claims == {}
@@ -92,14 +98,6 @@ def test_opaque_data_counts(gpu: SimulatedDevice, opaque: dict[int, bytes | None
 def test_unknown_opaque_data_is_kept(gpu: SimulatedDevice) -> None:
     """Newer firmware says more; what it says is signed like the rest."""
     assert judge(gpu, gpu.report(NONCE, opaque={99: b"new", 40: b""})).verdict is Verdict.AUTHENTIC
-
-
-def test_old_reports_without_firmware_digest_need_leave(gpu: SimulatedDevice) -> None:
-    """Only the caller can allow them; a wrong digest is never allowed."""
-    old = gpu.report(NONCE, opaque={Opaque.FWID: None})
-    assert judge(gpu, old, require_fwid=False).verdict is Verdict.AUTHENTIC
-    wrong = gpu.report(NONCE, opaque={Opaque.FWID: bytes(48)})
-    assert failed(judge(gpu, wrong, require_fwid=False)) == ["fwid"]
 
 
 def test_measurements_count(gpu: SimulatedDevice) -> None:
