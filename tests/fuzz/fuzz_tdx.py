@@ -7,7 +7,7 @@ from confide_attestation.result import Verdict
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.tdx.abi import BodyType, parse_quote
 from confide_attestation.tdx.collateral import parse_collateral
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 
 NOW = 1_780_000_000
 INTEL = SimulatedIntel.make(NOW)

@@ -9,7 +9,8 @@ import pytest
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.eventlog.ids import EVENT_LOG_CHECKS, REPLAY_CHECKS, EventLogCheck
-from confide_attestation.eventlog.verify import parse_event_log, verify_event_log, verify_replay
+from confide_attestation.eventlog.judge import verify_event_log
+from confide_attestation.eventlog.verify import parse_event_log, verify_replay
 from confide_attestation.result import AttestationResult, Outcome, Verdict
 from confide_attestation.tdx.abi import parse_quote
 

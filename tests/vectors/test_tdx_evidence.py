@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from confide_attestation.result import AttestationResult, Outcome, Verdict
 from confide_attestation.tdx.abi import FIELDS, parse_quote
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 
 from tests.shared import ROOT, shared_path
 

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from confide_attestation.order import span
+
 
 class EventLogCheck(StrEnum):
     """A check is named for what it refuses."""
@@ -18,6 +20,8 @@ class EventLogCheck(StrEnum):
     EVENT_DIGEST = "event_digest_mismatch"
     EVENT_DUPLICATE = "event_duplicate"
     COMPOSE_HASH = "compose_hash"
+    # The log's claims against a policy
+    COMPOSE_HASH_DENIED = "compose_hash_denied"
 
 
 EVENT_LOG_CHECKS = tuple(EventLogCheck)
@@ -28,6 +32,9 @@ REPLAY_CHECKS = (
     EventLogCheck.RTMR3_REPLAY,
 )
 # What only a log of dstack has.
-DSTACK_CHECKS = (EventLogCheck.EVENT_DUPLICATE, EventLogCheck.COMPOSE_HASH)
+DSTACK_CHECKS = span(EventLogCheck.EVENT_DUPLICATE, EventLogCheck.COMPOSE_HASH_DENIED)
+CCEL_CHECKS = span(EventLogCheck.LOG_FORMAT, EventLogCheck.EVENT_DIGEST)
+# What is judged without a policy.
+EVENT_LOG_AUTHENTICITY_CHECKS = span(EventLogCheck.LOG_FORMAT, EventLogCheck.COMPOSE_HASH)
 # A failure of one of these means that an input is not a file of its kind at all.
 EVENT_LOG_FILES = (EventLogCheck.LOG_FORMAT, EventLogCheck.LOG_QUOTE_FORMAT)

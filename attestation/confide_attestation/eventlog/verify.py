@@ -1,88 +1,35 @@
-"""Judge an event log by a quote's registers: replay, recomputed digests, dstack's compose hash.
+"""Compare an event log with a quote's registers: replay, recomputed digests, dstack's compose hash.
 
 Only what was recomputed from a digest that the registers vouch for is shown, under its register and place in it.
-Does not check: the values of registers and events (a policy's matter), the quote without Intel's collateral.
+Does not check: the quote, the values of registers and events (a policy's matter).
 """
 
+import hashlib
 from collections import Counter
+from dataclasses import dataclass
 
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.eventlog import ccel, dstack
 from confide_attestation.eventlog.ccel import is_ccel, parse_ccel
 from confide_attestation.eventlog.dstack import parse_list
-from confide_attestation.eventlog.ids import (
-    DSTACK_CHECKS,
-    EVENT_LOG_CHECKS,
-    EVENT_LOG_FILES,
-    REPLAY_CHECKS,
-    EventLogCheck,
-)
-from confide_attestation.eventlog.replay import MAX_LOG_BYTES, REGISTERS, Event, EventLog, LogFormat, replay
-from confide_attestation.result import AttestationResult, Check, Verdict
-from confide_attestation.tdx.abi import TdxQuote, parse_quote
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.eventlog.ids import DSTACK_CHECKS, REPLAY_CHECKS, EventLogCheck
+from confide_attestation.eventlog.policy import DstackPolicy
+from confide_attestation.eventlog.replay import MAX_LOG_BYTES, Event, EventLog, LogFormat, replay
+from confide_attestation.tdx.abi import parse_quote
 
 Claims = dict[str, str | int | bool]
 MAX_SHOWN = 1024
+FORMATS = {"ccel": LogFormat.CCEL, "dstack": LogFormat.LIST}
 
 
-def verify_event_log(
-    log: bytes,
-    quote: bytes,
-    *,
-    now_unix_s: int,
-    collateral_json: bytes | None = None,
-    root_der: bytes | None = None,
-) -> AttestationResult:
-    """Judge whether a log is that of a TDX quote's registers. Never yields a keyset.
+@dataclass(frozen=True)
+class Quoted:
+    """What of a quote a log is compared with; `signed_sha256` is of the bytes that identify the quote."""
 
-    Without collateral AUTHENTIC means only that the log fits the quote: the quote itself may be anybody's, and
-    `log_quote_unjudged` is SKIP. UNREADABLE means that an input is not a file of its kind.
-    """
-    ledger = Ledger()
-    hardware: tuple[Check, ...] = ()
-    claims: dict[str, Claims] = {}
-    unreadable = simulated = False
-    judged = None
-    if collateral_json is None:
-        ledger.skip(
-            EventLogCheck.LOG_QUOTE_UNJUDGED, "the quote's signature was not judged: no collateral was given"
-        )
-    else:
-        judged = verify_tdx(quote, collateral_json, now_unix_s=now_unix_s, root_der=root_der)
-        hardware, simulated = judged.checks, judged.simulated
-        claims = {group: dict(of_group) for group, of_group in judged.claims.items()}
-        unreadable = judged.verdict is Verdict.UNREADABLE
-        ledger.expect(
-            EventLogCheck.LOG_QUOTE_UNJUDGED,
-            judged.verdict is Verdict.AUTHENTIC,
-            "the quote is authentic",
-            "the quote is refused",
-        )
-    parsed = _read(ledger, log)
-    body = _read_quote(ledger, quote)
-    if parsed is not None and body is not None:
-        _check_same_quote(ledger, parsed, body)
-        verify_replay(ledger, parsed, tuple(body.field(f"rtmr{i}") for i in range(REGISTERS)))
-    needed = [c for c in EVENT_LOG_CHECKS if c is not EventLogCheck.LOG_QUOTE_UNJUDGED or judged is not None]
-    if parsed is not None and parsed.format is LogFormat.CCEL:
-        needed = [check_id for check_id in needed if check_id not in DSTACK_CHECKS]
-    authentic = ledger.holds(needed)
-    if authentic and parsed is not None:
-        claims |= _claims(parsed, judged is not None)
-    verdict = Verdict.AUTHENTIC if authentic else Verdict.REFUSED
-    if unreadable or ledger.failed(EVENT_LOG_FILES):
-        verdict = Verdict.UNREADABLE
-    return AttestationResult(
-        verdict=verdict,
-        checks=(*hardware, *ledger.close(EVENT_LOG_CHECKS)),
-        claims=claims,
-        simulated=simulated,
-        policy_id=None,
-        policy_digest=None,
-        judged_at_unix_s=now_unix_s,
-    )
+    registers: tuple[bytes, ...]
+    report_data: bytes
+    signed_sha256: str
 
 
 def parse_event_log(data: bytes) -> EventLog:
@@ -101,6 +48,38 @@ def parse_event_log(data: bytes) -> EventLog:
             EventLogCheck.LOG_FORMAT,
         )
     return parse_ccel(data)
+
+
+def read_log(ledger: Ledger, data: bytes, kind: str | None = None) -> EventLog | None:
+    """Parse a log, of `kind` if that is given; None if it is none."""
+    try:
+        log = parse_event_log(data)
+    except EvidenceMalformed as fault:
+        ledger.fail(EventLogCheck.LOG_FORMAT, str(fault))
+        return None
+    wanted = FORMATS.get(kind or "", log.format)
+    ledger.expect(
+        EventLogCheck.LOG_FORMAT,
+        log.format is wanted,
+        f"{log.format}, {len(log.events)} events",
+        f"expected a log of kind {kind}, found one in the form {log.format}",
+    )
+    return log if log.format is wanted else None
+
+
+def verify_log(ledger: Ledger, log: EventLog, quoted: Quoted, policy: DstackPolicy | None) -> None:
+    """Judge a log by a quote, and dstack's application by the policy."""
+    _check_same_quote(ledger, log, quoted)
+    verify_replay(ledger, log, quoted.registers)
+    if policy is None or not ledger.passed((EventLogCheck.RTMR3_REPLAY, EventLogCheck.COMPOSE_HASH)):
+        return
+    compose_hash = next(event.data.hex() for event in log.events if _is_compose_hash(log, event))
+    ledger.expect(
+        EventLogCheck.COMPOSE_HASH_DENIED,
+        compose_hash in policy.compose_hashes,
+        f"{compose_hash[:16]}… is pinned",
+        f"{compose_hash[:16]}… is none of the {len(policy.compose_hashes)} pinned applications",
+    )
 
 
 def verify_replay(ledger: Ledger, log: EventLog, registers: tuple[bytes, ...]) -> None:
@@ -156,37 +135,17 @@ def _check_system_events(ledger: Ledger, runtime: list[Event]) -> None:
     ledger.expect(EventLogCheck.COMPOSE_HASH, not fault, passed, fault)
 
 
-def _read(ledger: Ledger, data: bytes) -> EventLog | None:
-    try:
-        log = parse_event_log(data)
-    except EvidenceMalformed as fault:
-        ledger.fail(EventLogCheck.LOG_FORMAT, str(fault))
-        return None
-    ledger.expect(EventLogCheck.LOG_FORMAT, True, f"{log.format}, {len(log.events)} events", "")
-    return log
-
-
-def _read_quote(ledger: Ledger, data: bytes) -> TdxQuote | None:
-    try:
-        quote = parse_quote(data)
-    except EvidenceMalformed as fault:
-        ledger.fail(EventLogCheck.LOG_QUOTE_FORMAT, str(fault))
-        return None
-    ledger.expect(EventLogCheck.LOG_QUOTE_FORMAT, True, f"a TDX quote of version {quote.version}", "")
-    return quote
-
-
-def _check_same_quote(ledger: Ledger, log: EventLog, quote: TdxQuote) -> None:
+def _check_same_quote(ledger: Ledger, log: EventLog, quoted: Quoted) -> None:
     """Judge whether the quote and report data that came with the log are those of the quote given beside it."""
     faults = []
     if log.quote is not None:
         try:
-            other = parse_quote(log.quote)
+            other = hashlib.sha256(parse_quote(log.quote).signed).hexdigest()
         except EvidenceMalformed:
-            other = None
-        if other is None or other.body != quote.body:
+            other = ""
+        if other != quoted.signed_sha256:
             faults.append("the quote that came with the log is another one")
-    if log.report_data is not None and log.report_data.ljust(64, b"\0") != quote.field("report_data"):
+    if log.report_data is not None and log.report_data.ljust(64, b"\0") != quoted.report_data:
         faults.append("the report data that came with the log are not the quote's")
     came = log.quote is not None or log.report_data is not None
     ledger.expect(
@@ -197,7 +156,8 @@ def _check_same_quote(ledger: Ledger, log: EventLog, quote: TdxQuote) -> None:
     )
 
 
-def _claims(log: EventLog, quote_judged: bool) -> dict[str, Claims]:
+def log_claims(log: EventLog, *, quote_judged: bool) -> dict[str, Claims]:
+    """Return what a log that replays shows: the registers, recomputed events, dstack's own values."""
     summary: Claims = {"format": log.format.value, "events": len(log.events), "quote_judged": quote_judged}
     shown: Claims = {}
     system: Claims = {}
@@ -231,6 +191,10 @@ def _is_forged(log: EventLog, event: Event) -> bool:
 
 def _is_runtime(log: EventLog, event: Event) -> bool:
     return log.format is LogFormat.LIST and event.rtmr == dstack.RUNTIME_RTMR
+
+
+def _is_compose_hash(log: EventLog, event: Event) -> bool:
+    return _is_runtime(log, event) and event.name == dstack.COMPOSE_HASH
 
 
 def _text(data: bytes) -> str:

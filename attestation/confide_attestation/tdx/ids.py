@@ -105,6 +105,7 @@ class TdxCheck(StrEnum):
     TD_LASS = "td_lass"
 
 
+TDX_CHECKS = tuple(TdxCheck)
 TDX_AUTHENTICITY_CHECKS = span(TdxCheck.QUOTE_SIZE, TdxCheck.DCAP_QVL)
 TDX_POLICY_CHECKS = span(TdxCheck.EVAL_NUMBER_TOO_LOW, TdxCheck.TD_LASS)
 

@@ -19,6 +19,9 @@ from confide_attestation.tdx.ids import TdxCheck
 _PCS = "https://api.trustedservices.intel.com"
 _PREFIX = "Verification failed: "
 _SVN_OID = "1.2.840.113741.1.13.1.2."
+_CONFIGURATION_OID = "1.2.840.113741.1.13.1.7."
+_SAID = {"True": True, "False": False}
+_DER_SAID = {b"\xff": True, b"\0": False}
 COMPONENTS = 16
 
 # The library's faults by how they begin. More than one check: it does not say which; ours do.
@@ -127,13 +130,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Pck:
-    """What the PCK certificate says of the platform; true only once its chain holds."""
+    """What the PCK certificate says of the platform; true only once its chain holds. None: it does not say."""
 
     ppid: bytes
     fmspc: bytes
     pce_id: bytes
     pce_svn: int
     cpu_svn: bytes
+    dynamic_platform: bool | None
+    cached_keys: bool | None
+    smt: bool | None
 
 
 def judge(quote: bytes, collateral: Collateral, root_der: bytes, now_unix_s: int) -> dict[str, Any] | Fault:
@@ -161,7 +167,8 @@ def pck_of(tree: dict[str, Any]) -> Pck:
     """Read from the library's claims what the PCK certificate says."""
     pck = tree["platform"]["pck"]
     ppid, fmspc, pce_id, cpu_svn = (bytes(pck[name]) for name in ("ppid", "fmspc", "pce_id", "cpu_svn"))
-    return Pck(ppid, fmspc, pce_id, pck["pce_svn"], cpu_svn)
+    configuration = (_SAID.get(pck[name]) for name in ("dynamic_platform", "cached_keys", "smt_enabled"))
+    return Pck(ppid, fmspc, pce_id, pck["pce_svn"], cpu_svn, *configuration)
 
 
 def read_pck(quote: bytes) -> Pck | None:
@@ -175,7 +182,8 @@ def read_pck(quote: bytes) -> Pck | None:
     ppid, fmspc, pce_id, cpu_svn = (
         bytes(value) for value in (extension.ppid, extension.fmspc, extension.pce_id, extension.cpu_svn)
     )
-    return Pck(ppid, fmspc, pce_id, extension.pce_svn, cpu_svn)
+    configuration = (_DER_SAID.get(extension.get_value(f"{_CONFIGURATION_OID}{at}")) for at in (1, 2, 3))
+    return Pck(ppid, fmspc, pce_id, extension.pce_svn, cpu_svn, *configuration)
 
 
 def component_svns(quote: bytes) -> tuple[int, ...]:

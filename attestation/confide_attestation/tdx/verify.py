@@ -1,23 +1,24 @@
-"""Judge one TDX quote by itself: its form, Intel's documents, signatures and TCB, and the TD that it speaks of.
+"""Authenticate one TDX quote: its form, Intel's documents, signatures and TCB, and the TD that it speaks of.
 
 Source: Intel TDX DCAP Quote Verification Library; Intel TDX Module ABI.
 Signatures, chains and TCB levels are `dcap-qvl`'s (`library`); form and all that it leaves out are judged here.
-Does not check: report data, freshness, event logs, the binding to a keyset.
+Does not check: claims against a policy (`validate`), event logs, the binding to a keyset.
 """
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.result import AttestationResult, Check, Outcome, Verdict
+from confide_attestation.policy import SimulatedRoots
 from confide_attestation.roots.intel import SGX_ROOT_CA_PEM, SGX_ROOT_CA_SHA256
 from confide_attestation.tdx import abi, library
 from confide_attestation.tdx.abi import BodyType, TdBit, TdxQuote
-from confide_attestation.tdx.claims import Claims, expires_unix_s, quote_claims, tcb_claims
+from confide_attestation.tdx.claims import expires_unix_s
 from confide_attestation.tdx.collateral import Collateral, TcbInfo, parse_collateral
 from confide_attestation.tdx.diagnose import certificate_faults
 from confide_attestation.tdx.explain import (
@@ -28,14 +29,9 @@ from confide_attestation.tdx.explain import (
     why_no_level,
     why_not_up_to_date,
 )
-from confide_attestation.tdx.ids import (
-    TDX_AUTHENTICITY_CHECKS,
-    TDX_FILES,
-    TDX_POLICY_CHECKS,
-    TDX_SIGNATURE_CHECKS,
-    TdxCheck,
-)
+from confide_attestation.tdx.ids import TDX_SIGNATURE_CHECKS, TdxCheck
 from confide_attestation.tdx.library import Fault, Pck
+from confide_attestation.tdx.policy import TdxPolicy
 
 _MODULE_CHECKS = (
     TdxCheck.TDX_MODULE_ID_UNKNOWN,
@@ -51,36 +47,15 @@ _OWN = (
     TdxCheck.QE_IDENTITY_EXPIRED,
 )
 _BY_LIBRARY = tuple(check for check in TDX_SIGNATURE_CHECKS if check not in _OWN)
-_NOT_APPRAISED = tuple(
-    Check(check.value, Outcome.SKIP, "no policy was given: NOT appraised") for check in TDX_POLICY_CHECKS
-)
 _DAY_S = 86_400
 
 
-def verify_tdx(
-    quote: bytes, collateral_json: bytes, *, now_unix_s: int, root_der: bytes | None = None
-) -> AttestationResult:
-    """Judge one TDX quote's authenticity by Intel's collateral for its platform. Never yields a keyset.
+@dataclass(frozen=True)
+class Held:
+    """What may be believed once every signature holds; `tree` is None if `dcap-qvl` refused what was signed."""
 
-    Without a policy a TCB status other than UpToDate is a refusal, and the verdict is AUTHENTIC at best. UNREADABLE
-    means that an input is not a file of its kind. `root_der` replaces Intel's packaged root; the result is then of
-    simulated hardware.
-    """
-    ledger = Ledger()
-    root = intel_root() if root_der is None else root_der
-    claims = _judge(ledger, quote, collateral_json, root, now_unix_s)
-    verdict = Verdict.AUTHENTIC if ledger.holds(TDX_AUTHENTICITY_CHECKS) else Verdict.REFUSED
-    if ledger.failed(TDX_FILES):
-        verdict = Verdict.UNREADABLE
-    return AttestationResult(
-        verdict=verdict,
-        checks=ledger.close(TDX_AUTHENTICITY_CHECKS) + _NOT_APPRAISED,
-        claims={} if claims is None else {"cpu0": claims},
-        simulated=root_der is not None,
-        policy_id=None,
-        policy_digest=None,
-        judged_at_unix_s=now_unix_s,
-    )
+    pck: Pck
+    tree: dict[str, Any] | None
 
 
 @cache
@@ -91,13 +66,24 @@ def intel_root() -> bytes:
     return der
 
 
-def _judge(ledger: Ledger, data: bytes, collateral_json: bytes, root: bytes, now_unix_s: int) -> Claims | None:
-    quote = _read_quote(ledger, data)
-    collateral = _read_collateral(ledger, collateral_json, now_unix_s)
-    if quote is not None:
-        _check_header(ledger, quote, root)
-        _check_td(ledger, quote)
-    if quote is None or collateral is None or not quote.chain:
+def verify_quote(
+    ledger: Ledger,
+    quote: TdxQuote,
+    collateral: Collateral | None,
+    root: bytes | None,
+    now_unix_s: int,
+    policy: TdxPolicy | None,
+) -> Held | None:
+    """Judge a quote and the TD that it speaks of by Intel's documents; None unless every signature holds.
+
+    `policy` says only which TCB status is accepted; without one it is UpToDate alone. `root` None trusts nothing.
+    """
+    _check_header(ledger, quote, root)
+    _check_td(ledger, quote)
+    if collateral is None or not quote.chain:
+        return None
+    if root is None:
+        ledger.skip(TdxCheck.DCAP_QVL, "not asked: no root is trusted")
         return None
     outcome = library.judge(quote.data, collateral, root, now_unix_s)
     if isinstance(outcome, Fault):
@@ -106,19 +92,28 @@ def _judge(ledger: Ledger, data: bytes, collateral_json: bytes, root: bytes, now
             _pass_signatures(ledger, None)
             _check_platform(ledger, quote, held, collateral.tcb_info)
         _name_fault(ledger, outcome, quote, held, collateral, root, now_unix_s)
-        return None if held is None else quote_claims(quote, held, collateral)
+        return None if held is None or not _trusted(ledger) else Held(held, None)
     pck = library.pck_of(outcome)
     _pass_signatures(ledger, (expires_unix_s(outcome) - now_unix_s) // _DAY_S)
     _check_platform(ledger, quote, pck, collateral.tcb_info)
-    _check_status(ledger, outcome, quote, pck, collateral.tcb_info)
+    _check_status(ledger, outcome, quote, pck, collateral.tcb_info, policy)
     agree = _same_body(quote, outcome)
     ledger.expect(
         TdxCheck.DCAP_QVL, agree, "no fault; it read the same quote", "dcap-qvl read another quote than this one"
     )
-    return quote_claims(quote, pck, collateral) | tcb_claims(outcome) if agree else None
+    return Held(pck, outcome) if agree and _trusted(ledger) else None
 
 
-def _read_quote(ledger: Ledger, data: bytes) -> TdxQuote | None:
+def trusted_root(chain: tuple[bytes, ...], simulated: SimulatedRoots | None) -> bytes | None:
+    """Return the only root to judge a chain by; None if that is the simulated one and the chain ends in another."""
+    if simulated is None:
+        return intel_root()
+    last = chain[-1] if chain else b""
+    return last if hashlib.sha256(last).hexdigest() == simulated.intel_root_sha256 else None
+
+
+def read_quote(ledger: Ledger, data: bytes) -> TdxQuote | None:
+    """Parse a quote and judge its form; None if it is none."""
     try:
         quote = abi.parse_quote(data)
     except EvidenceMalformed as fault:
@@ -138,7 +133,8 @@ def _read_quote(ledger: Ledger, data: bytes) -> TdxQuote | None:
     return quote
 
 
-def _read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral | None:
+def read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral | None:
+    """Parse Intel's documents and judge their kinds and times; None if they are none. Not their signatures."""
     try:
         collateral = parse_collateral(data)
     except EvidenceMalformed as fault:
@@ -178,7 +174,7 @@ def _read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral
     return collateral
 
 
-def _check_header(ledger: Ledger, quote: TdxQuote, root: bytes) -> None:
+def _check_header(ledger: Ledger, quote: TdxQuote, root: bytes | None) -> None:
     key_type, types, report = quote.attestation_key_type, quote.certificate_types, quote.qe_report
     reserved = report[20:48] + report[96:128] + report[160:256] + report[260:320] + report[352:]
     expected = (abi.CERT_QE_REPORT, abi.CERT_PEM_CHAIN)
@@ -191,11 +187,12 @@ def _check_header(ledger: Ledger, quote: TdxQuote, root: bytes) -> None:
         ledger.expect(check, holds, passed, failed)
     if quote.chain:
         ledger.expect(TdxCheck.PCK_CHAIN_FORMAT, True, "PCK, its CA and the root, as PEM", "")
+        named = hashlib.sha256(quote.chain[-1]).hexdigest()[:16]
         ledger.expect(
             TdxCheck.ROOT_UNTRUSTED,
             quote.chain[-1] == root,
-            f"the quote's chain ends in the pinned root {hashlib.sha256(root).hexdigest()[:16]}…",
-            "the quote's chain ends in another root than the pinned one",
+            f"the quote's chain ends in the pinned root {named}…",
+            f"the quote's chain ends in {named}…, another root than the pinned one",
         )
 
 
@@ -250,7 +247,9 @@ def _check_platform(ledger: Ledger, quote: TdxQuote, pck: Pck, info: TcbInfo) ->
         ledger.expect(check, check not in faults, f"TDX_{version:02X}, SVN {svn}", faults.get(check, ""))
 
 
-def _check_status(ledger: Ledger, tree: dict[str, Any], quote: TdxQuote, pck: Pck, info: TcbInfo) -> None:
+def _check_status(
+    ledger: Ledger, tree: dict[str, Any], quote: TdxQuote, pck: Pck, info: TcbInfo, policy: TdxPolicy | None
+) -> None:
     status, level, qe = tree["tcb"]["status"], tree["platform"]["tcb_level"], tree["qe"]["tcb_level"]["tcbStatus"]
     current = tree["platform"]["current_tcb_level"]
     ledger.expect(TdxCheck.TCB_NO_LEVEL, True, f"the level of {level['tcbDate'][:10]}", "")
@@ -259,12 +258,14 @@ def _check_status(ledger: Ledger, tree: dict[str, Any], quote: TdxQuote, pck: Pc
         ledger.expect(TdxCheck.TCB_STATUS_UNKNOWN, known, status, f"unknown TCB status {status[:40]!r}")
     ledger.expect(TdxCheck.TCB_REVOKED, status != "Revoked", "not revoked", "the TCB level is revoked")
     advisories = ", ".join(tree["tcb"]["advisory_ids"])
-    denied = "" if status == UP_TO_DATE else why_not_up_to_date(status, qe, quote, pck, info)
+    why = "" if status == UP_TO_DATE else why_not_up_to_date(status, qe, quote, pck, info)
+    why += f"; advisories: {advisories}" if advisories else ""
+    graced = policy is not None and policy.grace is not None and status in policy.grace.statuses
     ledger.expect(
         TdxCheck.TCB_STATUS_DENIED,
-        status == UP_TO_DATE,
-        f"{status}; evaluation number {info.evaluation_number}",
-        denied + (f"; advisories: {advisories}" if advisories else ""),
+        status == UP_TO_DATE or graced,
+        f"listed in the policy's grace: {why}" if why else f"{status}; evaluation number {info.evaluation_number}",
+        why,
     )
     running = None if current is None else current["tcbStatus"]
     # The module that runs now is never older than the one that launched the TD, unless something is wrong.
@@ -309,6 +310,11 @@ def _name_fault(
         ledger.skip(TdxCheck.DCAP_QVL, f"its first fault is named above: {fault.text[:200]}")
     else:
         ledger.fail(TdxCheck.DCAP_QVL, f"refused by dcap-qvl: {fault.text[:200]}")
+
+
+def _trusted(ledger: Ledger) -> bool:
+    """Say whether the quote's own copy of the root is the pinned one, which the library does not look at."""
+    return ledger.passed((TdxCheck.ROOT_UNTRUSTED,))
 
 
 def _same_body(quote: TdxQuote, tree: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from confide_attestation.snp.ids import SNP_CHAIN_CHECKS, SNP_POLICY_CHECKS, SNP
 from confide_attestation.snp.judge import verify_snp
 from confide_attestation.tdx.abi import parse_quote
 from confide_attestation.tdx.ids import TDX_AUTHENTICITY_CHECKS, TDX_POLICY_CHECKS
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 from confide_attestation.vtpm.hcl import HclReport, Runtime, Tee
 from confide_attestation.vtpm.ids import (
     AK_CHECKS,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 from confide_attestation.eventlog.ids import EventLogCheck
-from confide_attestation.eventlog.verify import verify_event_log
+from confide_attestation.eventlog.judge import verify_event_log
 from confide_attestation.result import Verdict
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES

@@ -9,7 +9,7 @@ from confide_attestation.tdx.abi import MAX_PADDED_BYTES, parse_quote
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
 from confide_attestation.tdx.library import collateral_urls
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 
 from confide.cli.verify import FILE, at_option, finish, json_option, read_file, stop
 

@@ -6,8 +6,8 @@ import struct
 import pytest
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.eventlog.ccel import SPEC_ID, measured, parse_ccel
+from confide_attestation.eventlog.judge import verify_event_log
 from confide_attestation.eventlog.replay import Event
-from confide_attestation.eventlog.verify import verify_event_log
 from confide_attestation.result import Verdict
 
 from tests.unit.attestation.eventlog.support import NOW, failed, quote_of

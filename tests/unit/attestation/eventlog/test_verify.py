@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from confide_attestation.eventlog.ids import EVENT_LOG_CHECKS, EVENT_LOG_FILES
-from confide_attestation.eventlog.verify import verify_event_log
+from confide_attestation.eventlog.judge import verify_event_log
 from confide_attestation.result import AttestationResult, Outcome, Verdict
 
 from tests.unit.attestation.eventlog.support import (

@@ -5,7 +5,7 @@ from typing import Any
 
 from confide_attestation.result import AttestationResult, Outcome
 from confide_attestation.simulated.intel import SimulatedIntel, SimulatedKeys
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 
 NOW = 1_780_000_000
 REPORT_DATA = bytes(range(64))

@@ -7,7 +7,7 @@ from confide_attestation.result import Outcome, Verdict
 from confide_attestation.simulated.intel import PROCESSOR_CA, SimulatedIntel
 from confide_attestation.tdx.abi import BodyType
 from confide_attestation.tdx.ids import TDX_POLICY_CHECKS, TdxCheck
-from confide_attestation.tdx.verify import verify_tdx
+from confide_attestation.tdx.judge import verify_tdx
 
 from tests.unit.attestation.tdx.support import NOW, REPORT_DATA, detail, genuine, intel, judge, keys, outcome
 
