@@ -1,26 +1,35 @@
 """Render a result as the text that people read: CLI, demo and logs show the same lines."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 
-from confide_attestation.result import AttestationResult, Outcome, Verdict
+from confide_attestation.result import AttestationResult, Check, Outcome, Verdict
+from confide_attestation.sections import Topic, sections
 
 SIMULATED_BANNER = "*** SIMULATED HARDWARE *** this proves nothing about any real machine ***"
+_CPU = frozenset({Topic.SNP, Topic.TDX})
+_NONCES = frozenset({"nonce", "tpm_nonce", "provider_request_nonce", "provider_challenge"})
+_REVOCATION = frozenset({"crl_format", "device_chain_ocsp", "rim_ocsp"})
 
 
-def render_transcript(result: AttestationResult) -> str:
-    """Return one line a check, then the verdict; under a banner if the hardware is simulated."""
-    at = datetime.fromtimestamp(result.judged_at_unix_s, UTC)
-    digest = "" if result.policy_digest is None else f" (SHA-256 {result.policy_digest.hex()[:16]}…)"
+def render_transcript(result: AttestationResult, notes: Sequence[str] = ()) -> str:
+    """Return one line a check by topics, what the result does not show, then the verdict.
+
+    Skipped checks of one reason share a line. Simulated hardware stands under a banner. `notes` are more that is
+    not shown.
+    """
     lines = [SIMULATED_BANNER] if result.simulated else []
-    lines.append(f"policy: {result.policy_id or 'none'}{digest}; judged as of {at:%Y-%m-%d %H:%M:%S} UTC")
-    lines += [f"{check.outcome} {check.id} — {_plain(check.detail)}" for check in result.checks]
+    lines.append(f"policy: {policy_text(result)}; judged as of {utc(result.judged_at_unix_s)}")
+    parts = sections(result.checks)
+    for part in parts:
+        if len(parts) > 1:
+            lines.append(f"{part.title}:")
+        for (outcome, detail, _), same in groupby(part.checks, _same_line):
+            lines.append(f"{outcome} {', '.join(check.id for check in same)} — {plain(detail)}")
+    lines += [f"not shown: {limit}" for limit in limits(result, notes)]
     lines.append(verdict_line(result))
     return "\n".join(lines)
-
-
-def _plain(detail: str) -> str:
-    """Show one line without what a terminal would obey: a policy's reasons may come in an auditor's file."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in detail)
 
 
 def verdict_line(result: AttestationResult) -> str:
@@ -34,3 +43,45 @@ def verdict_line(result: AttestationResult) -> str:
         alone = "" if result.keyset is not None else "; the report alone: no keyset was judged"
         return f"accepted{simulated}: {count}{alone}"
     return f"{result.verdict}: " + ", ".join(check.id for check in result.failed)
+
+
+def limits(result: AttestationResult, notes: Sequence[str] = ()) -> tuple[str, ...]:
+    """Say what a result that holds does not show; nothing is shown by one that does not hold."""
+    if result.verdict not in (Verdict.AUTHENTIC, Verdict.ACCEPTED):
+        return ()
+    topics = {section.topic for section in sections(result.checks)}
+    skipped = {check.id for check in result.checks if check.outcome is Outcome.SKIP}
+    judged = {check.id for check in result.checks} - skipped
+    said = []
+    if result.verdict is Verdict.AUTHENTIC:
+        said.append("that what runs is what you want: no policy was given")
+    if result.keyset is None:
+        said.append("any keyset: nothing can be sealed to what was judged here")
+    if not judged & _NONCES and topics & _CPU:
+        said.append("when it was made, and for whom: no nonce was compared")
+    if skipped & _REVOCATION:
+        said.append("that nothing was revoked: lists or answers are missing")
+    if Topic.NVIDIA in topics and not (topics & _CPU and result.keyset is not None):
+        said.append("that confidential computing is on, and in which machine the devices are")
+    if Topic.NRAS in topics:
+        said.append("the devices' own evidence: the holder of the given keys says what it was")
+    said.append("that the software has no faults, and that nobody opens the machine to attack it by hand")
+    return (*said, *notes)
+
+
+def policy_text(result: AttestationResult) -> str:
+    digest = "" if result.policy_digest is None else f" (SHA-256 {result.policy_digest.hex()[:16]}…)"
+    return f"{plain(result.policy_id or 'none')}{digest}"
+
+
+def utc(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def plain(text: str) -> str:
+    """Show one line without what a terminal would obey: a policy's reasons may come in an auditor's file."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def _same_line(check: Check) -> tuple[Outcome, str, str]:
+    return check.outcome, check.detail, "" if check.outcome is Outcome.SKIP else check.id

@@ -1,23 +1,25 @@
-"""`confide verify`: judge evidence offline, or live at a URL."""
+"""`confide verify`: judge evidence offline, or live at a URL. What its commands share stands here."""
 
+import functools
 import json
+import os
+import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from confide_attestation.appraise import verify_snp
-from confide_attestation.checks.ids import SNP_FILES
 from confide_attestation.ear import export_ear
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.evidence import SnpEndorsements
-from confide_attestation.pem import pem_blocks, pem_or_der
-from confide_attestation.policy import load_policy
+from confide_attestation.pem import pem_or_der
+from confide_attestation.policy import AppraisalPolicy, load_policy
 from confide_attestation.result import AttestationResult, Verdict
-from confide_attestation.transcript_text import render_transcript
+from confide_attestation.transcript_html import render_page
+from confide_attestation.transcript_text import plain, render_transcript
 from confide_protocol.errors import PolicyError
 from confide_protocol.settings import MAX_SETTINGS_BYTES
 
@@ -28,16 +30,24 @@ EXIT_STATUS: Mapping[Verdict, int] = {
     Verdict.REFUSED: 1,
     Verdict.UNREADABLE: 2,
 }
-
-
 # Kinds of evidence whose command is loaded only when it is asked for.
 KINDS = {
     "air": "confide.cli.verify_air:air",
-    "nras": "confide.cli.verify_nvidia:nras",
-    "nvidia": "confide.cli.verify_nvidia:nvidia",
-    "tdx": "confide.cli.verify_tdx:tdx",
     "azure": "confide.cli.verify_azure:azure",
     "eventlog": "confide.cli.verify_eventlog:eventlog",
+    "nras": "confide.cli.verify_nvidia:nras",
+    "nvidia": "confide.cli.verify_nvidia:nvidia",
+    "report": "confide.cli.verify_report:report",
+    "snp": "confide.cli.verify_snp:snp",
+    "tdx": "confide.cli.verify_tdx:tdx",
+}
+# What stands in the place of a file when it is none.
+_KINDS_OF_NODE = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 
@@ -74,87 +84,109 @@ def verify() -> None:
     """
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+@dataclass(frozen=True)
+class Run:
+    """What the shared options say: as of when to judge, by what policy, and where the result goes."""
+
+    now_unix_s: int
+    as_json: bool
+    html: Path | None
+    ear: Path | None
+    policy_file: Path | None = None
+    allow_simulated: bool = False
+
+    @property
+    def policy(self) -> AppraisalPolicy | None:
+        """Read the policy, if one was given; one line and exit 2 if that cannot be."""
+        if self.policy_file is None:
+            return None
+        try:
+            return load_policy(read_file(self.policy_file, MAX_SETTINGS_BYTES), str(self.policy_file))
+        except PolicyError as fault:
+            stop(str(fault))
+
+
+# Whether it is a file is said by `read_file`, in one line.
+FILE = click.Path(path_type=Path)
 at_option = click.option(
     "--at", type=click.IntRange(0, 253_402_300_799), metavar="UNIX", help="Judge as of this time.  [default: now]"
+)
+_POLICY = (
+    click.option(
+        "--policy",
+        "policy_file",
+        type=FILE,
+        help="Appraisal policy (TOML), yours.  [default: authenticity alone is judged]",
+    ),
+    click.option(
+        "--allow-simulated", is_flag=True, help="Let a policy of kind `simulated` accept simulated hardware."
+    ),
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript."
 )
-
-
-@verify.command(short_help="Judge one AMD SEV-SNP report.")
-@click.argument("report", type=FILE)
-@click.option("--vek", required=True, type=FILE, help="VCEK or VLEK certificate, PEM or DER.")
-@click.option(
-    "--ask",
-    type=FILE,
-    help="ASK or ASVK certificate, PEM or DER, or AMD's cert_chain (it and the ARK, PEM).  [default: packaged]",
+_OUTPUT = (
+    click.option("--html", type=FILE, help="Write the result as one HTML page that needs nothing else."),
+    click.option("--ear", type=FILE, help="Write the result as EAR (JSON)."),
+    json_option,
 )
-@click.option("--ark", type=FILE, help="ARK certificate, PEM or DER; must be a pinned one.  [default: packaged]")
-@click.option("--crl", type=FILE, help="AMD's revocation list, PEM or DER.  [default: revocation is not judged]")
-@at_option
-@click.option("--policy", type=FILE, help="Appraisal policy (TOML).  [default: authenticity alone is judged]")
-@click.option("--allow-simulated", is_flag=True, help="Let a policy of kind `simulated` accept simulated hardware.")
-@click.option("--ear", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as EAR (JSON) here.")
-@json_option
-def snp(
-    report: Path,
-    vek: Path,
-    ask: Path | None,
-    ark: Path | None,
-    crl: Path | None,
-    at: int | None,
-    policy: Path | None,
-    allow_simulated: bool,
-    ear: Path | None,
-    as_json: bool,
-) -> None:
-    """Judge the SEV-SNP attestation REPORT (1,184 bytes) of versions 2 to 5.
+Command = Callable[..., None]
 
-    Without --policy only authenticity is judged: signatures, chain, validity, TCB, debug and migration bits,
-    revocation where --crl is given. The verdict is then "authentic, NOT appraised".
+
+def run_options(*, at: bool = True, policy: bool = False) -> Callable[[Command], Command]:
+    """Give a command the shared options; it gets them as `run`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(
+            *args: object,
+            as_json: bool,
+            html: Path | None,
+            ear: Path | None,
+            at: int | None = None,
+            policy_file: Path | None = None,
+            allow_simulated: bool = False,
+            **options: object,
+        ) -> None:
+            now_unix_s = int(time.time()) if at is None else at
+            run = Run(now_unix_s, as_json, html, ear, policy_file, allow_simulated)
+            command(*args, run=run, **options)
+
+        shared = (*((at_option,) if at else ()), *(_POLICY if policy else ()), *_OUTPUT)
+        return functools.reduce(lambda each, option: option(each), reversed(shared), wrapped)
+
+    return decorate
+
+
+def finish(
+    result: AttestationResult,
+    run: Run,
+    files: Mapping[str, Path | None],
+    *,
+    what: Path | str,
+    notes: Sequence[str] = (),
+    hint: str = "",
+) -> NoReturn:
+    """Write and print a result and end with its status.
+
+    `files` names, by check, the input that could not be read; `what` was judged; `notes` are more that the
+    result does not show, `hint` goes to stderr.
     """
-    appraisal_policy = None
-    if policy is not None:
-        try:
-            appraisal_policy = load_policy(read_file(policy, MAX_SETTINGS_BYTES), str(policy))
-        except PolicyError as fault:
-            stop(str(fault))
-    issuers = () if ask is None else _read_issuers(ask)
-    result = verify_snp(
-        read_file(report),
-        SnpEndorsements(
-            vek=read_der(vek, "CERTIFICATE"),
-            ask=issuers[0] if issuers else None,
-            ark=read_der(ark, "CERTIFICATE") if ark is not None else issuers[1] if len(issuers) == 2 else None,
-            crl=None if crl is None else read_der(crl, "X509 CRL"),
-        ),
-        now_unix_s=int(time.time()) if at is None else at,
-        policy=appraisal_policy,
-        allow_simulated=allow_simulated,
-    )
-    if ear is not None:
-        try:
-            ear.write_text(json.dumps(export_ear(result), indent=1) + "\n")
-        except OSError as fault:
-            stop(f"{ear}: cannot be written: {fault.strerror}")
-    finish(result, dict(zip(SNP_FILES, (vek, ask, ark or ask, crl, report), strict=True)), as_json)
-
-
-def finish(result: AttestationResult, files: Mapping[str, Path | None], as_json: bool, note: str = "") -> NoReturn:
-    """Print a result and end with its status; `files` names, by check, the input that could not be read.
-
-    `note` follows the transcript.
-    """
+    if run.html is not None:
+        name = what.name if isinstance(what, Path) else what
+        _write(run.html, render_page(result, title=name, notes=notes))
+    if run.ear is not None:
+        _write(run.ear, json.dumps(export_ear(result), indent=1) + "\n")
     if result.verdict is Verdict.UNREADABLE:
-        for check in result.failed:
-            if check.id in files:
-                click.echo(f"confide verify: {files[check.id]}: {check.id}: {check.detail}", err=True)
-    if as_json:
+        named = [check for check in result.failed if check.id in files] or result.failed[:1]
+        for check in named:
+            _complain(f"{files.get(check.id, what)}: {check.id}: {check.detail}")
+    if run.as_json:
         click.echo(json.dumps(as_tree(result)))
     elif result.verdict is not Verdict.UNREADABLE:
-        click.echo(render_transcript(result) + (f"\n{note}" if note else ""))
+        click.echo(render_transcript(result, notes))
+    if hint:
+        _complain(hint)
     sys.exit(EXIT_STATUS[result.verdict])
 
 
@@ -170,18 +202,27 @@ def as_tree(result: AttestationResult) -> dict[str, object]:
 
 
 def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Read a file of at most `max_bytes`; one line and exit 2 if that cannot be."""
+    """Read a file of at most `max_bytes`; one line and exit 2 if that cannot be.
+
+    Never waits: what is no regular file is refused, and the size is known before anything is read.
+    """
     try:
-        if path.stat().st_size > max_bytes:
-            stop(f"{path}: has {path.stat().st_size} bytes, more than {max_bytes}; is it the right file?")
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                kind = _KINDS_OF_NODE.get(stat.S_IFMT(found.st_mode), "something else")
+                stop(f"{path}: expected a file, found {kind}")
+            if found.st_size > max_bytes:
+                stop(f"{path}: has {found.st_size} bytes, more than {max_bytes}; is it the right file?")
+            return file.read(max_bytes)
     except OSError as fault:
         stop(f"{path}: cannot be read: {fault.strerror}; check the path")
 
 
 def stop(message: str) -> NoReturn:
     """End with one line and exit status 2."""
-    click.echo(f"confide verify: {message}", err=True)
+    _complain(message)
     sys.exit(2)
 
 
@@ -193,12 +234,25 @@ def read_der(path: Path, label: str) -> bytes:
         stop(f"{path}: {fault}")
 
 
-def _read_issuers(path: Path) -> tuple[bytes, ...]:
-    """Read an ASK, or AMD's cert_chain: the ASK and then the ARK."""
-    data = read_file(path)
-    if b"-----BEGIN" not in data:
-        return (data,)
+def read_hex(option: str, text: str, *lengths: int) -> bytes:
+    """Read an option in hexadecimal, of one of `lengths` bytes if any is given; one line and exit 2 otherwise."""
     try:
-        return pem_blocks(data, "CERTIFICATE", (1, 2))
-    except EvidenceMalformed as fault:
-        stop(f"{path}: {fault}")
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if not value or (lengths and len(value) not in lengths):
+        digits = " or ".join(str(2 * length) for length in lengths)
+        stop(f"{option}: needs {f'{digits} ' if digits else ''}hex digits")
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as fault:
+        stop(f"{path}: cannot be written: {fault.strerror}; choose another path")
+
+
+def _complain(message: str) -> None:
+    # A path, or a peer's bytes in a detail, may hold what a terminal would obey.
+    click.echo(f"confide verify: {plain(' '.join(message.split()))}", err=True)

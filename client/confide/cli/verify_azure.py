@@ -1,20 +1,25 @@
 """`confide verify azure`: judge an Azure machine by its HCL report and its vTPM's quote, offline."""
 
-import time
 from pathlib import Path
+from typing import NoReturn
 
 import click
-from confide_attestation.checks.ids import SNP_FILES
-from confide_attestation.evidence import SnpEndorsements
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import SnpEndorsements, VtpmEvidence
+from confide_attestation.snp.abi import parse_report
+from confide_attestation.snp.ids import SNP_FILES
+from confide_attestation.snp.kds import vek_urls
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
+from confide_attestation.vtpm.hcl import Tee, parse_hcl
 from confide_attestation.vtpm.ids import VtpmCheck
-from confide_attestation.vtpm.verify import VtpmEvidence
 
-from confide.cli.verify import FILE, at_option, finish, json_option, read_der, read_file, stop
+from confide.cli.verify import FILE, Run, finish, read_der, read_file, read_hex, run_options, stop
+from confide.cli.verify_tdx import stop_without_collateral
 
+METADATA = "http://169.254.169.254"
 MAX_NONCE_BYTES = 64
 MAX_VTPM_FILE_BYTES = 64 * 1024
 
@@ -32,8 +37,7 @@ MAX_VTPM_FILE_BYTES = 64 * 1024
 @click.option("--ark", type=FILE, help="SEV-SNP: ARK certificate, PEM or DER.  [default: packaged]")
 @click.option("--td-quote", type=FILE, help="TDX: the quote that the TDREPORT was turned into.")
 @click.option("--collateral", type=FILE, help="TDX: Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.")
-@at_option
-@json_option
+@run_options()
 def azure(
     hcl: Path,
     tpm_quote: Path,
@@ -45,8 +49,7 @@ def azure(
     ark: Path | None,
     td_quote: Path | None,
     collateral: Path | None,
-    at: int | None,
-    as_json: bool,
+    run: Run,
 ) -> None:
     """Judge the HCL report (NV index 0x01400001) of an Azure machine, and what its vTPM quotes.
 
@@ -67,33 +70,49 @@ def azure(
     result = verify_azure(
         read_file(hcl, MAX_VTPM_FILE_BYTES),
         VtpmEvidence(*(read_file(path, MAX_VTPM_FILE_BYTES) for path in (tpm_quote, tpm_signature, pcrs))),
-        _platform(vek, ask, ark, td_quote, collateral),
-        now_unix_s=int(time.time()) if at is None else at,
+        _platform(hcl, vek, ask, ark, td_quote, collateral),
+        now_unix_s=run.now_unix_s,
         nonce=None if nonce is None else _nonce(nonce),
     )
-    finish(result, files, as_json)
+    finish(result, run, files, what=hcl)
 
 
 def _platform(
-    vek: Path | None, ask: Path | None, ark: Path | None, td_quote: Path | None, collateral: Path | None
+    hcl: Path, vek: Path | None, ask: Path | None, ark: Path | None, td_quote: Path | None, collateral: Path | None
 ) -> SnpEndorsements | TdxPlatform:
     if vek is not None and td_quote is None and collateral is None:
         ask_der, ark_der = (None if path is None else read_der(path, "CERTIFICATE") for path in (ask, ark))
         return SnpEndorsements(vek=read_der(vek, "CERTIFICATE"), ask=ask_der, ark=ark_der)
     if td_quote is not None and collateral is not None and vek is None and ask is None and ark is None:
         return TdxPlatform(read_file(td_quote, MAX_PADDED_BYTES), read_file(collateral, MAX_COLLATERAL_BYTES))
-    thim = "http://169.254.169.254/metadata/THIM/amd/certification"
-    return stop(
-        f"what vouches for the hardware is missing or mixed; give --vek (the machine has it at {thim}) "
-        "for SEV-SNP, or --td-quote and --collateral for TDX"
+    if vek is None and td_quote is None and collateral is None:
+        _stop_without_platform(hcl)
+    if td_quote is not None and collateral is None and vek is None:
+        stop_without_collateral(td_quote, read_file(td_quote, MAX_PADDED_BYTES))
+    return stop("what vouches for the hardware is mixed; give --vek, --ask, --ark or --td-quote, --collateral")
+
+
+def _stop_without_platform(path: Path) -> NoReturn:
+    """Say what vouches for this machine and where it lies; one line and exit 2."""
+    try:
+        report = parse_hcl(read_file(path, MAX_VTPM_FILE_BYTES))
+        if report.tee is Tee.TDX:
+            stop(
+                f"--td-quote and --collateral are missing; the machine has one made at {METADATA}/acc/tdquote; "
+                "`confide verify tdx QUOTE` says where Intel has the collateral"
+            )
+        urls = " or ".join(vek_urls(parse_report(report.hardware)))
+    except EvidenceMalformed as fault:
+        stop(f"{path}: {fault.check}: {fault}")
+    stop(
+        f"--vek is missing; the machine has it at {METADATA}/metadata/THIM/amd/certification, AMD at {urls}: "
+        "`confide endorsements fetch` brings it, on another machine too (`confide endorsements import` brings it "
+        "here)"
     )
 
 
 def _nonce(text: str) -> bytes:
-    try:
-        nonce = bytes.fromhex(text)
-    except ValueError:
-        nonce = b""
-    if not nonce or len(nonce) > MAX_NONCE_BYTES:
+    nonce = read_hex("--nonce", text)
+    if len(nonce) > MAX_NONCE_BYTES:
         stop(f"--nonce: expected 1 to {MAX_NONCE_BYTES} bytes in hexadecimal")
     return nonce

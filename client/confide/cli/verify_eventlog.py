@@ -1,6 +1,5 @@
 """`confide verify eventlog`: judge a TD's event log by the registers in a TDX quote, offline."""
 
-import time
 from pathlib import Path
 
 import click
@@ -11,10 +10,10 @@ from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TdxCheck
 
-from confide.cli.verify import FILE, at_option, finish, json_option, read_file
+from confide.cli.verify import FILE, Run, finish, read_file, run_options
 
 UNJUDGED = (
-    "the quote's signature was not judged: this log fits the quote, which may be anybody's; give --collateral"
+    "whose quote it is: its signature was not judged, the log fits a quote that may be anybody's; give --collateral"
 )
 
 
@@ -26,9 +25,8 @@ UNJUDGED = (
     type=FILE,
     help="Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.  [default: the quote's signature is not judged]",
 )
-@at_option
-@json_option
-def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
+@run_options()
+def eventlog(log: Path, quote: Path, collateral: Path | None, run: Run) -> None:
     """Replay LOG (CCEL, an event list as JSON, or dstack's GetQuote answer) into the RTMRs of a TDX quote.
 
     Only events that were recomputed from their digests are shown (--json). For dstack the compose hash has to be
@@ -37,7 +35,7 @@ def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as
     result = verify_event_log(
         read_file(log),
         read_file(quote, MAX_PADDED_BYTES),
-        now_unix_s=int(time.time()) if at is None else at,
+        now_unix_s=run.now_unix_s,
         collateral_json=None if collateral is None else read_file(collateral, MAX_COLLATERAL_BYTES),
     )
     files = {
@@ -46,4 +44,5 @@ def eventlog(log: Path, quote: Path, collateral: Path | None, at: int | None, as
         TdxCheck.COLLATERAL_FORMAT: collateral,
     }
     unjudged = collateral is None and result.verdict is Verdict.AUTHENTIC
-    finish(result, {str(check_id): path for check_id, path in files.items()}, as_json, UNJUDGED if unjudged else "")
+    named = {str(check_id): path for check_id, path in files.items()}
+    finish(result, run, named, what=log, notes=(UNJUDGED,) if unjudged else ())

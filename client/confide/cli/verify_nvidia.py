@@ -1,7 +1,6 @@
 """`confide verify nvidia` and `confide verify nras`: judge GPUs and switches, or what NVIDIA says of them."""
 
 import re
-import time
 from pathlib import Path
 
 import click
@@ -17,7 +16,7 @@ from confide_attestation.nvidia.rim import looks_like_rim
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES
 
-from confide.cli.verify import FILE, at_option, finish, json_option, read_file, stop
+from confide.cli.verify import FILE, Run, finish, read_file, run_options, stop
 
 MAX_RIMS = 64
 MAX_ANSWERS = 1024
@@ -41,20 +40,18 @@ _nonce_option = click.option(
 @click.option("--rim", "rims", type=FILE, multiple=True, help="NVIDIA's manifest of golden values; repeatable.")
 @click.option(
     "--ocsp",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FILE,
     help="Folder of OCSP answers, DER or base64.  [default: revocation is not judged]",
 )
 @_nonce_option
-@at_option
-@json_option
+@run_options()
 def nvidia(
     report: Path,
     chain: Path | None,
     rims: tuple[Path, ...],
     ocsp: Path | None,
     nonce: bytes,
-    at: int | None,
-    as_json: bool,
+    run: Run,
 ) -> None:
     """Judge the REPORT of NVIDIA GPUs (Hopper, Blackwell) or LS10 switches, offline.
 
@@ -62,35 +59,39 @@ def nvidia(
     their certificates. Manifests (RIM) of driver, VBIOS and switch BIOS are given in any order. Only authenticity
     and NVIDIA's golden values are judged. The verdict is then "authentic, NOT appraised".
     """
-    if len(rims) > MAX_RIMS:
-        stop(f"--rim: {len(rims)} files, more than {MAX_RIMS}")
-    manifests = tuple(_read_rim(each) for each in rims)
-    answers = None if ocsp is None else _read_answers(ocsp)
+    endorsements = read_nvidia(rims, ocsp)
     data = read_file(report, MAX_EVIDENCE_BYTES)
     try:
         devices = parse_evidence(data, None if chain is None else _read_chain(chain))
     except EvidenceMalformed as fault:
         stop(f"{report}: {fault}")
-    result = verify_nvidia(devices, NvidiaEndorsements(manifests, answers), now_unix_s=_now(at), nonce=nonce)
-    finish(result, {check.id: report for check in result.failed}, as_json)
+    result = verify_nvidia(devices, endorsements, now_unix_s=run.now_unix_s, nonce=nonce)
+    finish(result, run, {check.id: report for check in result.failed}, what=report)
 
 
 @click.command(short_help="Judge tokens of NVIDIA's Remote Attestation Service.")
 @click.argument("tokens", type=FILE)
 @click.option("--jwks", required=True, type=FILE, help="NVIDIA's keys (JWK set), as fetched with the tokens.")
 @_nonce_option
-@at_option
-@json_option
-def nras(tokens: Path, jwks: Path, nonce: bytes, at: int | None, as_json: bool) -> None:
+@run_options()
+def nras(tokens: Path, jwks: Path, nonce: bytes, run: Run) -> None:
     """Judge TOKENS, the service's answer (a detached EAT of v3 or v4), by the keys in a JWK set.
 
     What this shows is that the holder of these keys says so; the devices' own evidence is not seen. The tokens are
     valid for an hour: give --at to judge recorded ones. The verdict is then "authentic, NOT appraised".
     """
     result = verify_nras(
-        read_file(tokens, MAX_TOKENS_BYTES), read_file(jwks, MAX_JWKS_BYTES), now_unix_s=_now(at), nonce=nonce
+        read_file(tokens, MAX_TOKENS_BYTES), read_file(jwks, MAX_JWKS_BYTES), now_unix_s=run.now_unix_s, nonce=nonce
     )
-    finish(result, {NrasCheck.TOKENS_FORMAT: tokens, NrasCheck.JWKS_FORMAT: jwks}, as_json)
+    finish(result, run, {NrasCheck.TOKENS_FORMAT: tokens, NrasCheck.JWKS_FORMAT: jwks}, what=tokens)
+
+
+def read_nvidia(rims: tuple[Path, ...], ocsp: Path | None) -> NvidiaEndorsements:
+    """Read manifests and a folder of OCSP answers; one line and exit 2 if that cannot be."""
+    if len(rims) > MAX_RIMS:
+        stop(f"--rim: {len(rims)} files, more than {MAX_RIMS}")
+    manifests = tuple(_read_rim(each) for each in rims)
+    return NvidiaEndorsements(manifests, None if ocsp is None else _read_answers(ocsp))
 
 
 def _read_chain(path: Path) -> bytes:
@@ -124,7 +125,3 @@ def _read_answers(folder: Path) -> tuple[OcspAnswer, ...]:
         except EvidenceMalformed as fault:
             stop(f"{path}: expected an OCSP answer, DER or base64: {fault}")
     return tuple(answers)
-
-
-def _now(at: int | None) -> int:
-    return int(time.time()) if at is None else at

@@ -1,17 +1,17 @@
 """`confide verify tdx`: judge one TDX quote by Intel's collateral for its platform, offline."""
 
-import time
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES, parse_quote
 from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TDX_FILES, TdxCheck
-from confide_attestation.tdx.library import collateral_urls
 from confide_attestation.tdx.judge import verify_tdx
+from confide_attestation.tdx.library import collateral_urls
 
-from confide.cli.verify import FILE, at_option, finish, json_option, read_file, stop
+from confide.cli.verify import FILE, Run, finish, read_file, run_options, stop
 
 
 @click.command(short_help="Judge one Intel TDX quote.")
@@ -19,9 +19,8 @@ from confide.cli.verify import FILE, at_option, finish, json_option, read_file, 
 @click.option(
     "--collateral", type=FILE, help="Intel's documents for the platform: dcap-qvl's QuoteCollateralV3 as JSON."
 )
-@at_option
-@json_option
-def tdx(quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> None:
+@run_options()
+def tdx(quote: Path, collateral: Path | None, run: Run) -> None:
     """Judge the TDX QUOTE, of version 4 or 5, with or without zero bytes after it.
 
     Only authenticity is judged: form, signatures, chains, revocation, TCB, debugging, migration, service TDs. A TCB
@@ -29,21 +28,20 @@ def tdx(quote: Path, collateral: Path | None, at: int | None, as_json: bool) -> 
     """
     data = read_file(quote, MAX_PADDED_BYTES)
     if collateral is None:
-        _stop_without_collateral(quote, data)
-        return
-    result = verify_tdx(
-        data, read_file(collateral, MAX_COLLATERAL_BYTES), now_unix_s=int(time.time()) if at is None else at
-    )
+        stop_without_collateral(quote, data)
+    result = verify_tdx(data, read_file(collateral, MAX_COLLATERAL_BYTES), now_unix_s=run.now_unix_s)
     files = {str(check): collateral if check is TdxCheck.COLLATERAL_FORMAT else quote for check in TDX_FILES}
-    finish(result, files, as_json)
+    finish(result, run, files, what=quote)
 
 
-def _stop_without_collateral(quote: Path, data: bytes) -> None:
+def stop_without_collateral(path: Path, quote: bytes) -> NoReturn:
+    """Say where the documents that are missing lie; one line and exit 2."""
     try:
-        urls = collateral_urls(parse_quote(data).data)
+        urls = collateral_urls(parse_quote(quote).data)
     except EvidenceMalformed as fault:
-        stop(f"{quote}: {fault.check}: {fault}")
+        stop(f"{path}: {fault.check}: {fault}")
     stop(
-        f"--collateral is missing; Intel has what it holds at {', '.join(urls)}: put them in one JSON file in the "
-        "form of dcap-qvl's QuoteCollateralV3 (its `get_collateral` does), and give it with --collateral"
+        f"--collateral is missing; Intel has what it holds at {', '.join(urls)}: `confide endorsements fetch` "
+        "brings it, on another machine too (`confide endorsements import` brings it here), as does dcap-qvl's "
+        "`get_collateral`; give the one JSON file with --collateral"
     )

@@ -92,16 +92,28 @@ def test_packaged_chain_will_do() -> None:
     assert run(arguments("snp_milan_live", ask=None, ark=None)).exit_code == 0
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"vek": None}, {"vek": None, "ask": None, "ark": None}, {"td_quote": "x"}, {"collateral": "x"}],
-)
-def test_missing_or_mixed_endorsements_exit_2(changes: dict[str, str | None]) -> None:
-    """The line says where to get what is missing."""
+@pytest.mark.parametrize("changes", [{"vek": None}, {"vek": None, "ask": None, "ark": None}])
+def test_missing_endorsements_exit_2_and_say_where_they_lie(changes: dict[str, str | None]) -> None:
+    """One line: in the machine itself, at AMD's by the report's own chip and TCB; at Azure's for a TDX machine."""
     result = run(arguments("snp_milan_live", **changes))
-    assert result.exit_code == 2
-    assert "metadata/THIM/amd/certification" in result.stderr
-    assert run(arguments("tdx_live", collateral=None)).exit_code == 2
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    for part in (
+        "metadata/THIM/amd/certification",
+        "kdsintf.amd.com/vcek/v1/Milan/",
+        "confide endorsements import",
+    ):
+        assert part in result.stderr
+    result = run(arguments("tdx_live", collateral=None))
+    assert (result.exit_code, "tcb?fmspc=" in result.stderr) == (2, True)
+    result = run(arguments("tdx_live", collateral=None, td_quote=None))
+    assert (result.exit_code, "acc/tdquote" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("changes", [{"td_quote": "x"}, {"collateral": "x"}])
+def test_mixed_endorsements_exit_2(changes: dict[str, str | None]) -> None:
+    """What vouches for AMD's hardware does not stand beside what vouches for Intel's."""
+    result = run(arguments("snp_milan_live", **changes))
+    assert (result.exit_code, "mixed" in result.stderr) == (2, True)
 
 
 def test_every_file_in_the_place_of_every_other_is_one_line_and_exit_2() -> None:

@@ -1,0 +1,30 @@
+"""Say where AMD publishes the certificate of a report's signer; makes no trust claim.
+
+Source: AMD 57230, VCEK Certificate and KDS Interface.
+"""
+
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.snp.abi import SIGNING_KEYS, Product, Signer, SnpReport, decode_tcb, product_of_cpuid
+
+KDS = "https://kdsintf.amd.com"
+
+
+def vek_urls(report: SnpReport) -> tuple[str, ...]:
+    """Return the address of the VCEK; two where a report of version 2 does not say which product it is.
+
+    Raises: EvidenceMalformed where AMD has none for it. Does not check: that the report is authentic.
+    """
+    if SIGNING_KEYS.get(report.signing_key) is not Signer.VCEK:
+        raise EvidenceMalformed("a VLEK signed it: the cloud hands that certificate out with the report")
+    if not any(report.chip_id):
+        raise EvidenceMalformed("the report does not name its chip")
+    products: tuple[Product | None, ...] = (Product.MILAN, Product.GENOA)
+    if report.cpuid is not None:
+        products = (product_of_cpuid(report.cpuid),)
+    return tuple(_url(report, product) for product in products if product is not None)
+
+
+def _url(report: SnpReport, product: Product) -> str:
+    levels = "&".join(f"{name}SPL={level:02}" for name, level in decode_tcb(report.reported_tcb, product).items())
+    hwid = report.chip_id[:8] if product is Product.TURIN else report.chip_id
+    return f"{KDS}/vcek/v1/{product}/{hwid.hex()}?{levels}"
