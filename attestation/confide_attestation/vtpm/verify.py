@@ -7,7 +7,7 @@ paravisor's duty), the certificate that Azure issued for the AK (the hardware's 
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from confide_attestation.checks.ledger import Ledger
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import VtpmEvidence
+from confide_attestation.policy_types import Waived
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.vtpm import hcl, tpm
 from confide_attestation.vtpm.hcl import HclReport, Runtime
 from confide_attestation.vtpm.ids import HCL_CHECKS, TPM_FORM_CHECKS, VtpmCheck
+from confide_attestation.vtpm.policy import VtpmPolicy
 from confide_attestation.vtpm.tpm import TpmQuote
 
 MIN_AK_BITS, MAX_AK_BITS, AK_EXPONENT = 2048, 4096, 65537
@@ -32,16 +34,6 @@ class QuotedMachine:
 
     quote: TpmQuote
     pcrs: Mapping[int, bytes]
-
-
-@dataclass(frozen=True)
-class MachineReference:
-    """What a machine has to be: the values allowed of each PCR, two switches, the user data or None for any."""
-
-    pcrs: Mapping[int, Collection[bytes]]
-    secure_boot: bool
-    console_allowed: bool
-    user_data: bytes | None
 
 
 def verify_hcl(ledger: Ledger, data: bytes) -> HclReport | None:
@@ -189,35 +181,38 @@ def verify_tpm_quote(
     return QuotedMachine(quote, pcrs)
 
 
-def check_machine(ledger: Ledger, runtime: Runtime, pcrs: Mapping[int, bytes], reference: MachineReference) -> None:
-    """Measure a machine whose evidence is authentic against reference values."""
-    missing = sorted(set(reference.pcrs) - set(pcrs))
-    wrong = [pcr for pcr, allowed in sorted(reference.pcrs.items()) if pcr in pcrs and pcrs[pcr] not in allowed]
-    expected_data = reference.user_data
+def check_machine(ledger: Ledger, runtime: Runtime, pcrs: Mapping[int, bytes], policy: VtpmPolicy) -> None:
+    """Measure a machine whose evidence is authentic against a policy."""
+    pinned = {int(pcr): values for pcr, values in policy.pcrs.items()}
+    missing = sorted(set(pinned) - set(pcrs))
+    wrong = [pcr for pcr, allowed in sorted(pinned.items()) if pcr in pcrs and pcrs[pcr].hex() not in allowed]
     for check_id, holds, passed, failed in (
         (VtpmCheck.PCR_MISSING, not missing, "every PCR is covered", f"the quote does not cover PCRs {missing}"),
-        (VtpmCheck.PCR_VALUES, not wrong, "every PCR is as allowed", f"not allowed: the values of PCRs {wrong}"),
-        (
-            VtpmCheck.SECURE_BOOT,
-            runtime.secure_boot or not reference.secure_boot,
-            f"secure boot is {'on' if runtime.secure_boot else 'off, as allowed'}",
-            "secure boot is off",
-        ),
-        (
-            VtpmCheck.CONSOLE_ENABLED,
-            reference.console_allowed or not runtime.console_enabled,
-            f"the host's console is {'on, as allowed' if runtime.console_enabled else 'off'}",
-            "the host's console is on",
-        ),
+        (VtpmCheck.PCR_VALUES, not wrong, "every PCR is as pinned", f"not pinned: the values of PCRs {wrong}"),
         (VtpmCheck.TPM_DISABLED, runtime.tpm_enabled, "the vTPM is on", "the vTPM is off"),
-        (
-            VtpmCheck.USER_DATA,
-            expected_data is None or runtime.user_data == expected_data,
-            "as expected" if expected_data is not None else "any",
-            "the user data are others",
-        ),
     ):
         ledger.expect(check_id, holds, passed, failed)
+    for check_id, rule, holds, passed, failed in (
+        (VtpmCheck.SECURE_BOOT, policy.secure_boot, runtime.secure_boot, "secure boot is on", "secure boot is off"),
+        (
+            VtpmCheck.CONSOLE_ENABLED,
+            policy.console,
+            not runtime.console_enabled,
+            "the host's console is off",
+            "the host's console is on",
+        ),
+        (
+            VtpmCheck.USER_DATA,
+            policy.user_data,
+            runtime.user_data.hex() == policy.user_data,
+            "the user data are the pinned ones",
+            "the user data are others than the pinned ones",
+        ),
+    ):
+        if isinstance(rule, Waived):
+            ledger.waive(check_id, rule.waived)
+        else:
+            ledger.expect(check_id, holds, passed, failed)
 
 
 def _form(ledger: Ledger, data: bytes) -> TpmQuote | None:
