@@ -34,3 +34,18 @@ class AppraisalRejected(AttestationError):
         failed = [check for check in result.checks if check.outcome == "FAIL"]
         super().__init__("refused: " + "; ".join(f"{check.id}: {check.detail}" for check in failed))
         self.result = result
+
+
+class EndorsementsUnavailable(AttestationError):
+    """A vendor's document is not to be had here; says where it lies and how to bring it from elsewhere."""
+
+    code = "endorsements_unavailable"
+    http_status = 503
+    reason = "an endorsement is missing"
+
+    def __init__(self, document: str, url: str, because: str) -> None:
+        super().__init__(
+            f"{document} is missing: {because}. It lies at {url}; without network bring it from a machine that has "
+            "it, by `confide endorsements export` there and `confide endorsements import FILE` here"
+        )
+        self.document, self.url, self.because = document, url, because

@@ -18,6 +18,8 @@ OWN = {
     "chat": "confide.cli.chat:chat",
     "verify": "confide.cli.verify_url:verify",
     "audit": "confide.cli.audit:audit",
+    "endorsements": "confide.cli.endorsements:endorsements",
+    "policy": "confide.cli.policy:policy",
 }
 # Which extra brings a server's command; without it the command only says so.
 EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway"}
@@ -90,7 +92,7 @@ def main() -> None:
     \b
     Start here:   confide demo
     Developers:   from confide import OpenAI   (instead of: from openai import OpenAI)
-    Auditors:     confide verify …, confide audit …
+    Auditors:     confide verify …, confide audit …, confide policy …, confide endorsements …
     Operators:    confide enclave …, confide gateway …, confide keys …
 
     Exit status: 0 all holds, 1 something was refused or failed, 2 an input or setting is wrong.

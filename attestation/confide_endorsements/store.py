@@ -1,0 +1,128 @@
+"""Endorsements for evidence: from the cache while they hold, else from their vendors, else a clear error."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from confide_attestation.errors import EndorsementsUnavailable, EvidenceMalformed
+from confide_attestation.evidence import SnpEndorsements, TdxEndorsements
+from confide_attestation.nvidia.evidence import DeviceEvidence, NvidiaEndorsements
+from confide_attestation.nvidia.ocsp import OcspAnswer
+from confide_attestation.snp.abi import Product
+
+from confide_endorsements import amd, azure, intel, nvidia
+from confide_endorsements.cache import Cache, Found
+from confide_endorsements.documents import LASTING, Name, document_end
+from confide_endorsements.http import Http
+from confide_endorsements.services import Services
+
+# Documents that their vendors replace are asked for again when they are older, though they may still count.
+MAX_AGE_S = 24 * 3600
+
+
+class Store:
+    """Gathers what judging evidence takes. Without `http` it never opens a socket.
+
+    Whatever it returns is untrusted: nothing is verified here but that it is what was asked for.
+    Raises: EndorsementsUnavailable; EvidenceMalformed if the evidence does not say what it needs.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        http: Http | None,
+        services: Services | None = None,
+        *,
+        refresh: bool = False,
+        now_unix_s: Callable[[], int] = lambda: int(time.time()),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`refresh` asks for everything again; `tell` hears when a vendor is silent and the cache has to do."""
+        self.cache, self.http, self.services = cache, http, services or Services()
+        self._refresh, self._now, self._tell = refresh, now_unix_s, tell
+
+    async def snp(
+        self, report: bytes, *, product: Product | None = None, from_azure: bool = False
+    ) -> SnpEndorsements:
+        """Gather VCEK, ASK, ARK and AMD's list for a report, or for an HCL report's; on Azure from the machine."""
+        chip = amd.chip_of(azure.snp_report_of(report), product)
+        kds = self.services.kds
+        vcek, chain, crl = chip.name(kds), amd.chain_name(chip.product, kds), amd.crl_name(chip.product, kds)
+        if from_azure:
+            await self._from_azure(chip, vcek, chain)
+        vek = await self._obtain(vcek, partial(amd.fetch_vcek, chip=chip, name=vcek))
+        ask, ark = amd.split_chain(await self._obtain(chain, partial(amd.fetch_chain, name=chain)))
+        return SnpEndorsements(vek, ask, ark, await self._obtain(crl, partial(amd.fetch_crl, name=crl)))
+
+    async def tdx(self, quote: bytes) -> TdxEndorsements:
+        """Gather Intel's four documents for a quote's platform."""
+        platform = intel.platform_of(quote)
+        documents = []
+        for name in platform.names(self.services.pcs, self.services.root_crl):
+            documents.append(await self._obtain(name, partial(intel.fetch, platform=platform, name=name)))
+        return TdxEndorsements(intel.collateral(tuple(documents)))
+
+    async def nvidia(self, devices: Sequence[DeviceEvidence]) -> NvidiaEndorsements:
+        """Gather manifests for devices, and OCSP answers for the devices' certificates and the manifests'."""
+        needs = nvidia.needs_of(devices)
+        rims, questions = [], dict.fromkeys(needs.questions)
+        for rim_id in needs.rim_ids:
+            name = nvidia.rim_name(rim_id, self.services.rim)
+            rim = await self._obtain(name, partial(nvidia.fetch_rim, name=name))
+            rims.append(rim)
+            questions |= dict.fromkeys(nvidia.questions_of_rim(rim))
+        answers = []
+        for question in questions:
+            name = question.name(self.services.ocsp)
+            der = await self._obtain(name, partial(nvidia.fetch_answer, question=question, name=name))
+            answers.append(OcspAnswer(der))
+        return NvidiaEndorsements(tuple(rims), tuple(answers))
+
+    async def _obtain(self, name: Name, fetch: Callable[[Http], Awaitable[bytes]]) -> bytes:
+        now = self._now()
+        found = self.cache.find(name.kind, name.id)
+        holds = found is not None and now < found.expires_at
+        if found is not None and holds and (self.http is None or not self._aged(name, found, now)):
+            return found.data
+        if self.http is None:
+            ended = "" if found is None else f"; what is kept ended at {_utc(found.expires_at)}"
+            because = f"it is not in {self.cache.folder}, and no network is asked{ended}"
+            raise EndorsementsUnavailable(name.title, name.url, because)
+        try:
+            return self._keep(name, await fetch(self.http), now)
+        except EvidenceMalformed as fault:
+            missing = EndorsementsUnavailable(name.title, name.url, f"the answer is not usable: {fault}")
+        except EndorsementsUnavailable as fault:
+            missing = fault
+        if found is None or not holds:
+            raise missing from None
+        self._tell(f"{name.title}: {missing.because}; the one fetched at {_utc(found.fetched_at)} still counts")
+        return found.data
+
+    def _aged(self, name: Name, found: Found, now: int) -> bool:
+        return self._refresh or (name.kind not in LASTING and now - found.fetched_at >= MAX_AGE_S)
+
+    def _keep(self, name: Name, data: bytes, now: int) -> bytes:
+        if document_end(name.kind, data) <= now:
+            raise EvidenceMalformed(f"it ended at {_utc(document_end(name.kind, data))}")
+        self.cache.put(name, data, now_unix_s=now)
+        return data
+
+    async def _from_azure(self, chip: amd.Chip, vcek: Name, chain: Name) -> None:
+        """Put into the cache what the machine's own metadata service says, unless it is there."""
+        now = self._now()
+        both = [self.cache.find(name.kind, name.id) for name in (vcek, chain)]
+        if self.http is None or (not self._refresh and all(each and now < each.expires_at for each in both)):
+            return
+        url = self.services.metadata + azure.PATH
+        try:
+            found = await azure.fetch_certificates(self.http, chip, self.services.metadata)
+            for name, data in zip((vcek, chain), found, strict=True):
+                self._keep(name, data, now)
+        except EvidenceMalformed as fault:
+            raise EndorsementsUnavailable(vcek.title, url, f"the answer is not usable: {fault}") from None
+
+
+def _utc(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
