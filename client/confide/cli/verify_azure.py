@@ -35,9 +35,10 @@ MAX_VTPM_FILE_BYTES = 64 * 1024
 @click.option("--vek", type=FILE, help="SEV-SNP: VCEK certificate, PEM or DER.")
 @click.option("--ask", type=FILE, help="SEV-SNP: ASK certificate, PEM or DER.  [default: packaged]")
 @click.option("--ark", type=FILE, help="SEV-SNP: ARK certificate, PEM or DER.  [default: packaged]")
+@click.option("--crl", type=FILE, help="SEV-SNP: AMD's revocation list, PEM or DER.  [default: not judged]")
 @click.option("--td-quote", type=FILE, help="TDX: the quote that the TDREPORT was turned into.")
 @click.option("--collateral", type=FILE, help="TDX: Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.")
-@run_options()
+@run_options(policy=True)
 def azure(
     hcl: Path,
     tpm_quote: Path,
@@ -47,43 +48,55 @@ def azure(
     vek: Path | None,
     ask: Path | None,
     ark: Path | None,
+    crl: Path | None,
     td_quote: Path | None,
     collateral: Path | None,
     run: Run,
 ) -> None:
     """Judge the HCL report (NV index 0x01400001) of an Azure machine, and what its vTPM quotes.
 
-    Give --vek for an SEV-SNP machine, --td-quote and --collateral for a TDX machine. Only authenticity is judged:
-    the hardware's report, the runtime data, the AK in them, its quote, the PCRs. The verdict is then "authentic,
-    NOT appraised": the values of PCRs, secure boot and console are shown (--json), not judged.
+    Give --vek for an SEV-SNP machine, --td-quote and --collateral for a TDX machine. Without --policy only
+    authenticity is judged: the hardware's report, the runtime data, the AK in them, its quote, the PCRs. The
+    verdict is then "authentic, NOT appraised": the values of PCRs, secure boot and console are shown, not judged.
+    A policy needs --nonce: what it judges has to be fresh.
     """
+    policy = run.policy
     files: dict[str, Path | None] = {
         VtpmCheck.HCL_SIZE: hcl,
         VtpmCheck.HCL_MAGIC: hcl,
         VtpmCheck.TPM_MAGIC: tpm_quote,
         VtpmCheck.TPM_SIG_FORMAT: tpm_signature,
         VtpmCheck.PCRS_FORMAT: pcrs,
-        **dict(zip(SNP_FILES, (vek, ask, ark, None, hcl), strict=True)),
+        **dict(zip(SNP_FILES, (vek, ask, ark, crl, hcl), strict=True)),
         **dict.fromkeys(TDX_FILES, td_quote),
         TdxCheck.COLLATERAL_FORMAT: collateral,
     }
     result = verify_azure(
         read_file(hcl, MAX_VTPM_FILE_BYTES),
         VtpmEvidence(*(read_file(path, MAX_VTPM_FILE_BYTES) for path in (tpm_quote, tpm_signature, pcrs))),
-        _platform(hcl, vek, ask, ark, td_quote, collateral),
+        _platform(hcl, vek, ask, ark, crl, td_quote, collateral),
         now_unix_s=run.now_unix_s,
         nonce=None if nonce is None else _nonce(nonce),
+        policy=policy,
+        allow_simulated=run.allow_simulated,
     )
     finish(result, run, files, what=hcl)
 
 
 def _platform(
-    hcl: Path, vek: Path | None, ask: Path | None, ark: Path | None, td_quote: Path | None, collateral: Path | None
+    hcl: Path,
+    vek: Path | None,
+    ask: Path | None,
+    ark: Path | None,
+    crl: Path | None,
+    td_quote: Path | None,
+    collateral: Path | None,
 ) -> SnpEndorsements | TdxPlatform:
     if vek is not None and td_quote is None and collateral is None:
         ask_der, ark_der = (None if path is None else read_der(path, "CERTIFICATE") for path in (ask, ark))
-        return SnpEndorsements(vek=read_der(vek, "CERTIFICATE"), ask=ask_der, ark=ark_der)
-    if td_quote is not None and collateral is not None and vek is None and ask is None and ark is None:
+        crl_der = None if crl is None else read_der(crl, "X509 CRL")
+        return SnpEndorsements(read_der(vek, "CERTIFICATE"), ask_der, ark_der, crl_der)
+    if td_quote is not None and collateral is not None and not (vek or ask or ark or crl):
         return TdxPlatform(read_file(td_quote, MAX_PADDED_BYTES), read_file(collateral, MAX_COLLATERAL_BYTES))
     if vek is None and td_quote is None and collateral is None:
         _stop_without_platform(hcl)

@@ -44,7 +44,7 @@ _nonce_option = click.option(
     help="Folder of OCSP answers, DER or base64.  [default: revocation is not judged]",
 )
 @_nonce_option
-@run_options()
+@run_options(policy=True)
 def nvidia(
     report: Path,
     chain: Path | None,
@@ -56,16 +56,24 @@ def nvidia(
     """Judge the REPORT of NVIDIA GPUs (Hopper, Blackwell) or LS10 switches, offline.
 
     REPORT is an SPDM measurement report, raw or in hex, or NVIDIA's evidence JSON of one or several devices with
-    their certificates. Manifests (RIM) of driver, VBIOS and switch BIOS are given in any order. Only authenticity
-    and NVIDIA's golden values are judged. The verdict is then "authentic, NOT appraised".
+    their certificates. Manifests (RIM) of driver, VBIOS and switch BIOS are given in any order. Without --policy
+    only authenticity and NVIDIA's golden values are judged. The verdict is then "authentic, NOT appraised".
     """
+    policy = run.policy
     endorsements = read_nvidia(rims, ocsp)
     data = read_file(report, MAX_EVIDENCE_BYTES)
     try:
         devices = parse_evidence(data, None if chain is None else _read_chain(chain))
     except EvidenceMalformed as fault:
         stop(f"{report}: {fault}")
-    result = verify_nvidia(devices, endorsements, now_unix_s=run.now_unix_s, nonce=nonce)
+    result = verify_nvidia(
+        devices,
+        endorsements,
+        now_unix_s=run.now_unix_s,
+        nonce=nonce,
+        policy=policy,
+        allow_simulated=run.allow_simulated,
+    )
     finish(result, run, {check.id: report for check in result.failed}, what=report)
 
 
