@@ -14,7 +14,7 @@ from confide_attestation.result import AttestationResult
 from confide_attestation.simulated.amd import SimulatedAmd, SimulatedKeys
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs
 from confide_protocol.keyset import Keyset, Manifest
-from confide_protocol.statement import ReportDataStatement, coalesce_nonces
+from confide_protocol.statement import NoncePath, ReportDataStatement, coalesce_nonces
 
 NOW = 1_800_000_000
 NONCE = b"n" * 32
@@ -30,6 +30,42 @@ def shared_keys() -> SimulatedKeys:
 @cache
 def other_keys() -> SimulatedKeys:
     return SimulatedKeys.generate()
+
+
+def bind(
+    platform: str, *, manifest: dict[str, Any], keyset: dict[str, Any], statement: dict[str, Any]
+) -> tuple[Manifest, Keyset, ReportDataStatement, NoncePath]:
+    """Make what a report is bound to, down to the manifest; each field can be replaced."""
+    release = Manifest(
+        **{
+            "release": "confide 0.1.0",
+            "model": "test",
+            "weights_digest": b"w" * 32,
+            "tokenizer_digest": b"t" * 32,
+            "engine": {"threads": 1},
+            "shapes": ("none", "bucketed"),
+            "platform": platform,
+            **manifest,
+        }
+    )
+    keys = Keyset(
+        **{
+            "ohttp_keys": encode_key_configs([X_WING_CONFIG]),
+            "receipt_ed25519": bytes(32),
+            "receipt_ml_dsa_65": bytes(1952),
+            "usage_ed25519": bytes(32),
+            "manifest_digest": release.digest,
+            "not_before_unix_s": NOW - 10,
+            "not_after_unix_s": NOW + 3600,
+            "simulated": True,
+            **keyset,
+        }
+    )
+    root, (path,) = coalesce_nonces([NONCE])
+    bound = ReportDataStatement(
+        **{"keyset_digest": keys.digest, "not_after_unix_s": NOW + 600, "nonce": root, **statement}
+    )
+    return release, keys, bound, path
 
 
 @dataclass
@@ -74,34 +110,8 @@ class Scene:
     def build(self) -> tuple[EvidenceBundle, Endorsements, AppraisalPolicy]:
         """Sign everything and return what `appraise` takes."""
         device = self.device
-        manifest = Manifest(
-            **{
-                "release": "confide 0.1.0",
-                "model": "test",
-                "weights_digest": b"w" * 32,
-                "tokenizer_digest": b"t" * 32,
-                "engine": {"threads": 1},
-                "shapes": ("none", "bucketed"),
-                "platform": "simulated-sev-snp",
-                **self.manifest,
-            }
-        )
-        keyset = Keyset(
-            **{
-                "ohttp_keys": encode_key_configs([X_WING_CONFIG]),
-                "receipt_ed25519": bytes(32),
-                "receipt_ml_dsa_65": bytes(1952),
-                "usage_ed25519": bytes(32),
-                "manifest_digest": manifest.digest,
-                "not_before_unix_s": NOW - 10,
-                "not_after_unix_s": NOW + 3600,
-                "simulated": True,
-                **self.keyset,
-            }
-        )
-        root, (path,) = coalesce_nonces([NONCE])
-        statement = ReportDataStatement(
-            **{"keyset_digest": keyset.digest, "not_after_unix_s": NOW + 600, "nonce": root, **self.statement}
+        manifest, keyset, statement, path = bind(
+            "simulated-sev-snp", manifest=self.manifest, keyset=self.keyset, statement=self.statement
         )
         report = dict(self.report)
         report_data = report.pop("report_data", statement.report_data)

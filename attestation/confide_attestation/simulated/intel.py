@@ -51,7 +51,10 @@ class SimulatedKeys:
 
 @dataclass(frozen=True)
 class SimulatedIntel:
-    """One simulated platform and the hierarchy above it. Every field can be replaced to make it lie."""
+    """One simulated platform and the hierarchy above it. Every field can be replaced to make it lie.
+
+    `configuration` is what the PCK certificate says: dynamic platform, cached keys, SMT; None says nothing.
+    """
 
     keys: SimulatedKeys
     not_before_unix_s: int
@@ -62,6 +65,7 @@ class SimulatedIntel:
     pce_id: bytes = b"\0\0"
     sgx_svns: Sequence[int] = SGX_SVNS
     pce_svn: int = PCE_SVN
+    configuration: Sequence[bool] | None = (True, True, True)
     mr_td: bytes = hashlib.sha384(b"simulated mrtd").digest()
     mr_seam: bytes = hashlib.sha384(b"simulated mrseam").digest()
 
@@ -285,7 +289,11 @@ class SimulatedIntel:
             _field((2, 17), _integer(self.pce_svn)),
             _field((2, 18), _der(0x04, bytes(self.sgx_svns).ljust(16, b"\0"))),
         ]
-        configuration = [_field((7, at), _der(0x01, b"\xff")) for at in (1, 2, 3)]
+        said = [
+            _field((7, at), _der(0x01, b"\xff" if is_on else b"\0"))
+            for at, is_on in enumerate(self.configuration or (), 1)
+        ]
+        configuration = _field((7,), _der(0x30, b"".join(said))) if said else b""
         return _der(
             0x30,
             _field((1,), _der(0x04, self.ppid))
@@ -294,7 +302,7 @@ class SimulatedIntel:
             + _field((4,), _der(0x04, self.fmspc))
             + _field((5,), _der(0x0A, b"\x01"))
             + _field((6,), _der(0x04, bytes(range(16))))
-            + _field((7,), _der(0x30, b"".join(configuration))),
+            + configuration,
         )
 
 
