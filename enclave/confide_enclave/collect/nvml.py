@@ -85,11 +85,13 @@ class GpuSource(Protocol):
 def load_pynvml() -> Any:  # noqa: ANN401 - a module without types
     """Import NVIDIA's binding when it is first needed. Raises: DeviceUnavailable."""
     try:
-        return importlib.import_module("pynvml")
+        module = importlib.import_module("pynvml")
     except ImportError:
-        raise DeviceUnavailable(
-            f"{NVML}: the package nvidia-ml-py is not installed; pip install 'confide[gpu]'"
-        ) from None
+        module = None
+    if not hasattr(module, "nvmlSystemGetConfComputeSettings"):
+        state = "not installed" if module is None else "too old, or another package of that name"
+        raise DeviceUnavailable(f"{NVML}: the package nvidia-ml-py is {state}; pip install 'confide[gpu]'")
+    return module
 
 
 class NvmlGpus:

@@ -4,6 +4,7 @@ import ctypes
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from confide_attestation.nvidia.device import Arch
@@ -155,10 +156,11 @@ async def test_gpus_that_do_not_become_ready_are_a_fault(devices, lie, said):
         await gpus(FakeNvml(devices, ready=0, **lie)).make_ready()
 
 
-async def test_a_missing_binding_names_the_extra(monkeypatch):
+@pytest.mark.parametrize(("module", "said"), [(None, "not installed"), (ModuleType("pynvml"), "too old")])
+async def test_a_missing_binding_names_the_extra(monkeypatch, module, said):
     """pynvml is imported only when it is needed."""
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(DeviceUnavailable, match=r"pip install 'confide\[gpu\]'"):
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    with pytest.raises(DeviceUnavailable, match=rf"nvidia-ml-py is {said}.*pip install 'confide\[gpu\]'"):
         await NvmlGpus(timeout_s=5).states()
 
 

@@ -1,6 +1,8 @@
 """Reports through /dev/sev-guest, with a simulated driver behind the ioctl."""
 
 import errno
+import fcntl
+from pathlib import Path
 
 import pytest
 from confide_enclave.collect.sev_guest import SNP_GET_EXT_REPORT, SNP_GET_REPORT, read_sev_guest
@@ -66,3 +68,9 @@ def test_an_absent_device_names_the_module(tmp_path):
     """The remedy is in the message."""
     with pytest.raises(DeviceUnavailable, match="modprobe sev-guest"):
         read_sev_guest(DATA, path=tmp_path / "sev-guest", ioctl=SevGuest(signed))
+
+
+def test_the_real_system_call_refuses_another_device():
+    """Request and code go through fcntl as they are; /dev/null knows neither."""
+    with pytest.raises(DeviceUnavailable, match="/dev/null: the driver gives no reports"):
+        read_sev_guest(DATA, path=Path("/dev/null"), ioctl=fcntl.ioctl)

@@ -1,6 +1,8 @@
 """TDREPORTs through /dev/tdx_guest, with a simulated driver behind the ioctl."""
 
 import errno
+import fcntl
+from pathlib import Path
 
 import pytest
 from confide_enclave.collect.tdx_guest import read_tdreport
@@ -44,3 +46,9 @@ def test_an_absent_device_names_the_module(tmp_path):
     """The remedy is in the message."""
     with pytest.raises(DeviceUnavailable, match="modprobe tdx_guest"):
         read_tdreport(DATA, path=tmp_path / "tdx_guest", ioctl=TdxGuest())
+
+
+def test_the_real_system_call_refuses_another_device():
+    """Request and code go through fcntl as they are; /dev/null knows neither."""
+    with pytest.raises(DeviceUnavailable, match="/dev/null: Inappropriate ioctl"):
+        read_tdreport(DATA, path=Path("/dev/null"), ioctl=fcntl.ioctl)

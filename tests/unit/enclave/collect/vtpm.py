@@ -10,7 +10,7 @@ from confide_attestation.simulated.azure import SimulatedAzure
 
 HCL_INDEX, AK, OWNER = 0x0140_0001, 0x8100_0003, 0x4000_0001
 NV_READ, QUOTE, NV_READ_PUBLIC, PCR_READ = 0x14E, 0x158, 0x169, 0x17E
-RC_HANDLE_1 = 0x18B
+RC_HANDLE_1, RC_NV_RANGE = 0x18B, 0x146
 PASSWORD = bytes.fromhex("00000009400000090000000000")
 Lie = Callable[[bytes], bytes]
 
@@ -53,7 +53,8 @@ class Vtpm:
 
     def _nv(self, tag: int, body: bytes) -> bytes:
         size, offset = struct.unpack(">HH", authorised(tag, body, (OWNER, HCL_INDEX)))
-        assert offset + size <= len(self.hcl)
+        if offset + size > len(self.hcl):
+            return refused(RC_NV_RANGE)
         return in_session(sized(self.hcl[offset : offset + size]))
 
     def _quote(self, tag: int, body: bytes) -> bytes:
