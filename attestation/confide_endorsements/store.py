@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from confide_attestation.errors import EndorsementsUnavailable, EvidenceMalformed
-from confide_attestation.evidence import SnpEndorsements, TdxEndorsements
+from confide_attestation.evidence import CpuKind, Endorsements, EvidenceBundle, SnpEndorsements, TdxEndorsements
 from confide_attestation.nvidia.evidence import DeviceEvidence, NvidiaEndorsements
 from confide_attestation.nvidia.ocsp import OcspAnswer
 from confide_attestation.snp.abi import Product
@@ -78,6 +78,18 @@ class Store:
             der = await self._obtain(name, partial(nvidia.fetch_answer, question=question, name=name))
             answers.append(OcspAnswer(der))
         return NvidiaEndorsements(tuple(rims), tuple(answers))
+
+    async def bundle(self, evidence: EvidenceBundle) -> Endorsements:
+        """Gather for the machine that shows this evidence: for its processor and all of its devices."""
+        cpu, snp, tdx = evidence.cpu, None, None
+        if cpu.kind in (CpuKind.SEV_SNP, CpuKind.AZURE_SEV_SNP):
+            snp = await self.snp(cpu.report)
+        elif cpu.kind is CpuKind.TDX:
+            tdx = await self.tdx(cpu.report)
+        else:
+            tdx = await self.tdx(b"" if cpu.vtpm is None else cpu.vtpm.td_quote)
+        devices = [DeviceEvidence(gpu.report, gpu.certificate_chain) for gpu in evidence.gpus]
+        return Endorsements(snp, tdx, await self.nvidia(devices) if devices else None)
 
     async def _obtain(self, name: Name, fetch: Callable[[Http], Awaitable[bytes]]) -> bytes:
         now = self._now()

@@ -11,9 +11,15 @@ from typing import Any, TypeVar
 import anyio
 import click
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.evidence import Endorsements, encode_endorsements
+from confide_attestation.evidence import (
+    MAX_BUNDLE_BYTES,
+    Endorsements,
+    EvidenceBundle,
+    encode_endorsements,
+    parse_bundle,
+)
 from confide_attestation.nvidia.chain import MAX_CHAIN_BYTES
-from confide_attestation.nvidia.evidence import MAX_EVIDENCE_BYTES, parse_evidence
+from confide_attestation.nvidia.evidence import MAX_EVIDENCE_BYTES, DeviceEvidence, parse_evidence
 from confide_attestation.snp.abi import Product
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.vtpm.hcl import MAX_HCL_BYTES
@@ -94,10 +100,7 @@ def snp(reports: tuple[Path, ...], product: str | None, azure: bool, to: Path | 
     for path in reports:
         data = _read(path, MAX_HCL_BYTES)
         found = _run(path, partial(store.snp, data, product=line, from_azure=azure))
-        _tell_endings(path, Endorsements(snp=found))
-        if to is not None:
-            parts = {"vek.der": found.vek, "ask.der": found.ask, "ark.der": found.ark, "crl.der": found.crl}
-            _write(to, {name: part for name, part in parts.items() if part is not None})
+        _finish(path, Endorsements(snp=found), to)
 
 
 @fetch.command()
@@ -111,9 +114,7 @@ def tdx(quotes: tuple[Path, ...], to: Path | None, **source: Any) -> None:  # no
     for path in quotes:
         data = _read(path, MAX_PADDED_BYTES)
         found = _run(path, partial(store.tdx, data))
-        _tell_endings(path, Endorsements(tdx=found))
-        if to is not None:
-            _write(to, {"collateral.json": found.collateral})
+        _finish(path, Endorsements(tdx=found), to)
 
 
 @fetch.command()
@@ -124,10 +125,16 @@ def nvidia(evidence: Path, chain: Path | None, to: Path | None, **source: Any) -
     """Fetch manifests and OCSP answers for the GPUs and switches in EVIDENCE (a report, or NVIDIA's JSON)."""
     store, devices = _store(**source), _devices(evidence, chain)
     found = _run(evidence, partial(store.nvidia, devices))
-    _tell_endings(evidence, Endorsements(nvidia=found))
-    if to is not None:
-        _write(to, {f"rim{n}.xml": rim for n, rim in enumerate(found.rims)})
-        _write(to / "ocsp", {f"{n}.der": each.der for n, each in enumerate(found.ocsp or ())})
+    _finish(evidence, Endorsements(nvidia=found), to)
+
+
+@fetch.command()
+@click.argument("file", type=FILE, metavar="BUNDLE")
+@_source
+def bundle(file: Path, to: Path | None, **source: Any) -> None:  # noqa: ANN401
+    """Fetch everything for the enclave whose evidence BUNDLE is, as its `/evidence` gives it."""
+    store, evidence = _store(**source), _bundle(file)
+    _finish(file, _run(file, partial(store.bundle, evidence)), to)
 
 
 @fetch.command()
@@ -169,35 +176,45 @@ def status(folder: Path | None, as_json: bool) -> None:
 
 @endorsements.command()
 @click.argument("file", type=FILE)
-@click.option("--snp", "snp_report", type=FILE, help="Write an enclave's file: for the machine of this report …")
+@click.option("--bundle", "bundle_file", type=FILE, help="Write an enclave's file: for the one of this evidence …")
+@click.option("--snp", "snp_report", type=FILE, help="… or for the machine of this report …")
 @click.option("--tdx", "tdx_quote", type=FILE, help="… or of this quote …")
 @click.option("--nvidia", "evidence", type=FILE, help="… and for these GPUs and switches.")
 @cache_option
-def export(
-    file: Path, snp_report: Path | None, tdx_quote: Path | None, evidence: Path | None, folder: Path | None
-) -> None:
+def export(file: Path, folder: Path | None, **machine: Path | None) -> None:
     """Write the cache into FILE, for `import` on a machine without network.
 
-    With --snp, --tdx or --nvidia FILE is what an enclave takes instead: the endorsements of that machine alone.
+    With --bundle, --snp, --tdx or --nvidia FILE is what an enclave takes instead (`endorsements_file`): the
+    endorsements of that machine alone.
     """
     cache = _cache(folder)
-    if snp_report is None and tdx_quote is None and evidence is None:
-        documents = archived(cache)
-        write_file(file, encode_archive(documents), "FILE")
-        click.echo(f"wrote {file}: {len(documents)} documents")
+    if any(machine.values()):
+        found = _of_machine(Store(cache, None), **machine)
+        write_file(file, encode_endorsements(found), "FILE")
+        _finish(file, found, None)
         return
-    store, found = Store(cache, None), Endorsements()
+    documents = archived(cache)
+    write_file(file, encode_archive(documents), "FILE")
+    click.echo(f"wrote {file}: {len(documents)} documents")
+
+
+def _of_machine(
+    store: Store,
+    bundle_file: Path | None,
+    snp_report: Path | None,
+    tdx_quote: Path | None,
+    evidence: Path | None,
+) -> Endorsements:
+    found = Endorsements()
+    if bundle_file is not None:
+        found = _run(bundle_file, partial(store.bundle, _bundle(bundle_file)))
     if snp_report is not None:
-        report = _read(snp_report, MAX_HCL_BYTES)
-        found = replace(found, snp=_run(snp_report, partial(store.snp, report)))
+        found = replace(found, snp=_run(snp_report, partial(store.snp, _read(snp_report, MAX_HCL_BYTES))))
     if tdx_quote is not None:
-        quote = _read(tdx_quote, MAX_PADDED_BYTES)
-        found = replace(found, tdx=_run(tdx_quote, partial(store.tdx, quote)))
+        found = replace(found, tdx=_run(tdx_quote, partial(store.tdx, _read(tdx_quote, MAX_PADDED_BYTES))))
     if evidence is not None:
-        devices = _devices(evidence, None)
-        found = replace(found, nvidia=_run(evidence, partial(store.nvidia, devices)))
-    write_file(file, encode_endorsements(found), "FILE")
-    _tell_endings(file, found)
+        found = replace(found, nvidia=_run(evidence, partial(store.nvidia, _devices(evidence, None))))
+    return found
 
 
 @endorsements.command(name="import")
@@ -250,23 +267,39 @@ def _run(path: Path, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise ConfigError(str(path), "evidence", str(fault)) from None
 
 
-def _devices(evidence: Path, chain: Path | None) -> Any:  # noqa: ANN401
-    data, certificates = (
-        _read(evidence, MAX_EVIDENCE_BYTES),
-        None if chain is None else _read(chain, MAX_CHAIN_BYTES),
-    )
+def _devices(evidence: Path, chain: Path | None) -> tuple[DeviceEvidence, ...]:
+    data = _read(evidence, MAX_EVIDENCE_BYTES)
+    certificates = None if chain is None else _read(chain, MAX_CHAIN_BYTES)
     try:
         return parse_evidence(data, certificates)
     except EvidenceMalformed as fault:
         raise ConfigError(str(evidence), "evidence", str(fault)) from None
 
 
-def _tell_endings(path: Path, found: Endorsements) -> None:
+def _bundle(file: Path) -> EvidenceBundle:
+    try:
+        return parse_bundle(_read(file, MAX_BUNDLE_BYTES))[0]
+    except EvidenceMalformed as fault:
+        raise ConfigError(str(file), "evidence", str(fault)) from None
+
+
+def _finish(path: Path, found: Endorsements, to: Path | None) -> None:
+    """Print when each document ends, and write all of them into a folder if one is named."""
     now = int(time.time())
     click.echo(f"{path}:")
     for each in endings(found):
         left = "cannot be read" if each.not_after_unix_s is None else _days(each.not_after_unix_s, now)
         click.echo(f"{left:>10}  {each.title}")
+    if to is None:
+        return
+    if found.snp is not None:
+        parts = {f"{name}.der": getattr(found.snp, name) for name in ("vek", "ask", "ark", "crl")}
+        _write(to, {name: part for name, part in parts.items() if part is not None})
+    if found.tdx is not None:
+        _write(to, {"collateral.json": found.tdx.collateral})
+    if found.nvidia is not None:
+        _write(to, {f"rim{n}.xml": rim for n, rim in enumerate(found.nvidia.rims)})
+        _write(to / "ocsp", {f"{n}.der": each.der for n, each in enumerate(found.nvidia.ocsp or ())})
 
 
 def _days(end_unix_s: int, now_unix_s: int) -> str:

@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from confide.cli import main
-from confide_attestation.evidence import parse_endorsements
+from confide_attestation.evidence import (
+    CpuEvidence,
+    CpuKind,
+    EvidenceBundle,
+    GpuEvidence,
+    encode_bundle,
+    parse_endorsements,
+)
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
+from confide_protocol.statement import NoncePath
 
 from tests.fakes.vendors import Reply, Vendors
 
@@ -137,6 +145,14 @@ def test_an_air_gapped_machine(
     options = ["--snp", files / "report", "--tdx", files / "quote", "--nvidia", files / "gpu.json"]
     assert run("export", files / "enclave", *options, *there).exit_code == 0
     found = parse_endorsements((files / "enclave").read_bytes())
+    cpu = CpuEvidence(CpuKind.TDX, (files / "quote").read_bytes())
+    gpus = (GpuEvidence("HOPPER", device.report(NONCE), device.chain),)
+    bundle = EvidenceBundle(b"", b"", b"", NoncePath(()), cpu, gpus)
+    (files / "bundle").write_bytes(encode_bundle(bundle, found))
+    assert run("export", files / "enclave2", "--bundle", files / "bundle", *there).exit_code == 0
+    again = parse_endorsements((files / "enclave2").read_bytes())
+    assert (again.snp, again.tdx, again.nvidia) == (None, found.tdx, found.nvidia)
+    assert run("fetch", "bundle", files / "bundle", "--offline", *there).exit_code == 0
     assert found.snp is not None
     assert found.snp.vek == (files / "snp" / "vek.der").read_bytes()
     assert found.tdx is not None
@@ -188,6 +204,9 @@ def test_a_file_of_another_kind_exits_2_with_one_line(files: Path) -> None:
         ("fetch", "nvidia", files / "gpu", *there),
         ("fetch", "nvidia", files / "gpu", "--chain", files / "gpu", *there),
         ("fetch", "nras", files / "report", "--tokens", files / "t", "--jwks", files / "j"),
+        ("fetch", "bundle", files / "report", *there),
+        ("export", files / "x", "--bundle", files / "report", "--cache", files / "cache"),
+        ("export", files / "x", "--tdx", files / "report", "--cache", files / "cache"),
         ("fetch", "snp", files / "empty", *there),
         ("fetch", "tdx", files / "huge", *there),
         ("fetch", "tdx", files / "absent", *there),

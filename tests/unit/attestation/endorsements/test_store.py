@@ -1,14 +1,27 @@
 """What the services answer is what the verifiers take; what is kept is not asked for again."""
 
+from dataclasses import replace
+
 import pytest
 from confide_attestation.errors import EndorsementsUnavailable, EvidenceMalformed
-from confide_attestation.evidence import Endorsements, encode_endorsements, parse_endorsements
+from confide_attestation.evidence import (
+    CpuEvidence,
+    CpuKind,
+    Endorsements,
+    EvidenceBundle,
+    GpuEvidence,
+    VtpmEvidence,
+    encode_endorsements,
+    parse_endorsements,
+)
 from confide_attestation.simulated.amd import SimulatedAmd
+from confide_attestation.simulated.azure import SimulatedAzure, make_ak
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.simulated.nvidia import SimulatedDevice
 from confide_endorsements.cache import Cache
 from confide_endorsements.http import Http
 from confide_endorsements.store import MAX_AGE_S, Store
+from confide_protocol.statement import NoncePath
 
 from tests.fakes.vendors import Reply, Vendors
 from tests.unit.attestation.endorsements.conftest import NOW
@@ -83,6 +96,32 @@ async def test_what_was_gathered_travels_to_an_enclave(
         await store.nvidia([device.evidence(NONCE)]),
     )
     assert parse_endorsements(encode_endorsements(found)) == found
+
+
+async def test_a_bundle_of_evidence_says_all_that_its_machine_needs(
+    store: Store, vendors: Vendors, amd: SimulatedAmd, intel: SimulatedIntel, device: SimulatedDevice
+) -> None:
+    """By the kind of its processor, on Azure by what lies within, and by each of its devices."""
+    vendors.serve_amd(amd, NOW)
+    vendors.serve_intel(intel)
+    vendors.serve_nvidia(device, RIM_IDS)
+    report, quote = amd.sign_report(bytes(64)), intel.sign_quote(bytes(64))
+    hcl, _ = SimulatedAzure(amd, make_ak()).machine()
+    snp, tdx = await store.snp(report), await store.tdx(quote)
+    gpus = (GpuEvidence("HOPPER", device.report(NONCE), device.chain),)
+    for cpu, found in (
+        (CpuEvidence(CpuKind.SEV_SNP, report), (snp, None)),
+        (CpuEvidence(CpuKind.AZURE_SEV_SNP, hcl, VtpmEvidence(b"", b"", b"")), (snp, None)),
+        (CpuEvidence(CpuKind.TDX, quote), (None, tdx)),
+        (CpuEvidence(CpuKind.AZURE_TDX, b"", VtpmEvidence(b"", b"", b"", quote)), (None, tdx)),
+    ):
+        bundle = EvidenceBundle(b"", b"", b"", NoncePath(()), cpu, gpus)
+        gathered = await store.bundle(bundle)
+        assert (gathered.snp, gathered.tdx) == found
+        assert gathered.nvidia is not None
+        assert (await store.bundle(replace(bundle, gpus=()))).nvidia is None
+    with pytest.raises(EvidenceMalformed):
+        await store.bundle(replace(bundle, cpu=CpuEvidence(CpuKind.AZURE_TDX, b"")))
 
 
 async def test_offline_names_what_is_missing_and_how_to_bring_it(offline: Store, intel: SimulatedIntel) -> None:
