@@ -216,10 +216,10 @@ def _settings(nvml: Any) -> Any:  # noqa: ANN401
     try:
         code = nvml.nvmlSystemGetConfComputeSettings(ctypes.byref(settings))
     except nvml.NVMLError as fault:
-        if getattr(fault, "value", None) == _FUNCTION_NOT_FOUND:
-            return nvml.nvmlSystemGetConfComputeState()
-        raise
-    # The binding hands this one code back instead of raising it.
+        code = fault.value
+    if code == _FUNCTION_NOT_FOUND:
+        return nvml.nvmlSystemGetConfComputeState()
+    # The binding hands this call's code back instead of raising it.
     if code:
         raise nvml.NVMLError(code)
     return settings

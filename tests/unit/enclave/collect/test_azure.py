@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from confide_attestation.evidence import CpuKind
-from confide_attestation.result import Verdict
-from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
+from confide_attestation.evidence import CpuEvidence, CpuKind, Endorsements, SnpEndorsements, TdxEndorsements
+from confide_attestation.policy import SimulatedRoots
+from confide_attestation.vtpm.azure import TdxPlatform
+from confide_attestation.vtpm.judge import judge_azure
 from confide_enclave.collect.azure import collect_azure
 from confide_enclave.collect.tpm import Tpm
 from confide_enclave.errors import DeviceUnavailable
@@ -17,8 +18,17 @@ from tests.unit.enclave.collect.conftest import NOW
 from tests.unit.enclave.collect.vtpm import QUOTE, Vtpm, with_pcrs
 
 NONCE = hashlib.sha256(b"a statement").digest()
-# What a simulated AMD fails without a policy that pins its root; everything else of it holds.
-FOREIGN_ROOT = {"ark_pin", "ark_sig", "ask_sig", "vek_sig"}
+
+
+def judged(cpu: CpuEvidence, platform: SnpEndorsements | TdxPlatform, roots: SimulatedRoots) -> None:
+    """Hold every check of the real verifier to what was collected."""
+    if isinstance(platform, TdxPlatform):
+        endorsements = Endorsements(tdx=TdxEndorsements(platform.collateral_json))
+    else:
+        endorsements = Endorsements(snp=platform)
+    part = judge_azure(cpu.report, cpu.vtpm, endorsements, None, roots, now_unix_s=NOW, nonce=NONCE)
+    assert part.holds, [check for check in part.checks if check.outcome == "FAIL"]
+    assert part.bound == NONCE
 
 
 def no_quotes(report: bytes) -> bytes:
@@ -29,18 +39,17 @@ def collect(vtpm: Vtpm, kind=CpuKind.AZURE_SEV_SNP, quote_tdreport=no_quotes):
     return collect_azure(NONCE, kind, Tpm(vtpm, Path("/dev/tpmrm0")), quote_tdreport)
 
 
-def test_the_verifier_accepts_a_sev_snp_machine(azure_snp):
-    """From the hardware's report to our nonce every check holds, but for the simulated root."""
+def test_the_verifier_accepts_a_sev_snp_machine(azure_snp, roots):
+    """From the hardware's report to our nonce every check holds."""
     hcl, platform = azure_snp.machine()
     cpu = collect(Vtpm(azure_snp, hcl))
     assert (cpu.kind, cpu.report) == (CpuKind.AZURE_SEV_SNP, hcl)
     assert cpu.vtpm is not None
     assert cpu.vtpm.td_quote == b""
-    result = verify_azure(cpu.report, cpu.vtpm, platform, now_unix_s=NOW, nonce=NONCE)
-    assert {check.id for check in result.failed} == FOREIGN_ROOT
+    judged(cpu, platform, roots)
 
 
-def test_the_verifier_accepts_a_tdx_machine(azure_tdx):
+def test_the_verifier_accepts_a_tdx_machine(azure_tdx, roots):
     """With the quote that the metadata service made of the TDREPORT, all is authentic."""
     hcl, platform = azure_tdx.machine()
     assert isinstance(platform, TdxPlatform)
@@ -54,8 +63,7 @@ def test_the_verifier_accepts_a_tdx_machine(azure_tdx):
     assert asked == [hcl[32 : 32 + 1024]]
     assert cpu.vtpm is not None
     assert cpu.vtpm.td_quote == platform.quote
-    result = verify_azure(cpu.report, cpu.vtpm, platform, now_unix_s=NOW, nonce=NONCE)
-    assert result.verdict is Verdict.AUTHENTIC, result.failed
+    judged(cpu, platform, roots)
 
 
 def test_a_recorded_machine_is_read_as_it_lies(azure_snp):
@@ -69,15 +77,13 @@ def test_a_recorded_machine_is_read_as_it_lies(azure_snp):
     assert json.loads(cpu.vtpm.pcrs) == recorded
 
 
-def test_a_pcr_that_changes_in_between_costs_an_attempt(azure_snp):
+def test_a_pcr_that_changes_in_between_costs_an_attempt(azure_snp, roots):
     """Quote and PCRs are taken again until they fit."""
     hcl, platform = azure_snp.machine()
     vtpm = Vtpm(azure_snp, hcl, extended=1)
     cpu = collect(vtpm)
     assert vtpm.commands.count(QUOTE) == 2
-    assert cpu.vtpm is not None
-    result = verify_azure(cpu.report, cpu.vtpm, platform, now_unix_s=NOW, nonce=NONCE)
-    assert {check.id for check in result.failed} == FOREIGN_ROOT
+    judged(cpu, platform, roots)
 
 
 def test_pcrs_that_never_fit_are_a_fault(azure_snp):

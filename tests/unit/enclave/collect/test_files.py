@@ -38,6 +38,14 @@ def test_an_absent_file_is_an_os_error(tmp_path):
         Files().write(tmp_path / "f", b"x")
 
 
+def test_a_write_that_is_not_taken_whole_is_an_error(tmp_path, monkeypatch):
+    """Half an attribute is none."""
+    (tmp_path / "f").touch()
+    monkeypatch.setattr("os.write", lambda handle, data: len(data) - 1)
+    with pytest.raises(OSError, match="Input/output"):
+        Files().write(tmp_path / "f", b"abc")
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [

@@ -10,7 +10,17 @@ from confide_attestation.vtpm.tpm import parse_attest
 from confide_enclave.collect.tpm import Tpm, exchange, open_tpm
 from confide_enclave.errors import DeviceUnavailable
 
-from tests.unit.enclave.collect.vtpm import AK, HCL_INDEX, NV_READ, NV_READ_PUBLIC, PCR_READ, QUOTE, Vtpm
+from tests.unit.enclave.collect.vtpm import (
+    AK,
+    HCL_INDEX,
+    NV_READ,
+    NV_READ_PUBLIC,
+    PCR_READ,
+    QUOTE,
+    Vtpm,
+    in_session,
+    sized,
+)
 
 PATH = Path("/dev/tpmrm0")
 NONCE = bytes(range(32))
@@ -118,6 +128,13 @@ def test_a_wrong_field_is_refused(vtpm, code, old, new, said):
         CALLS[code](Tpm(vtpm, PATH))
 
 
+def test_a_block_of_another_size_is_refused(vtpm):
+    """A TPM that gives less than was asked for is not asked again and again."""
+    vtpm.bends[NV_READ] = lambda data: in_session(sized(b"short"))
+    with pytest.raises(DeviceUnavailable, match="malformed"):
+        Tpm(vtpm, PATH).read_nv(HCL_INDEX)
+
+
 def test_commands_travel_whole_over_a_file_descriptor(vtpm):
     """One write, one read, as the kernel's resource manager wants it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,6 +160,11 @@ def test_a_tpm_that_goes_away_is_a_clear_fault(monkeypatch, tmp_path):
     path.touch()
     with open_tpm(path) as run:
         assert run(b"command") == b""
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.write", lambda handle, data: len(data) - 1)
+            with pytest.raises(DeviceUnavailable, match="took only a part"):
+                run(b"command")
 
         def fail(handle, size):
             raise OSError(errno.EIO, "x")
