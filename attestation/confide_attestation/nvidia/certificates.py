@@ -98,6 +98,9 @@ def load_certificate(der: bytes) -> x509.Certificate:
         _ = certificate.signature_algorithm_oid
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER certificate") from None
+    # A BIT STRING may also say that some of its last bits do not count: nothing outside what is signed is free.
+    if not der.endswith(b"\0" + certificate.signature):
+        raise EvidenceMalformed("a certificate's signature is not of whole bytes")
     return certificate
 
 

@@ -28,6 +28,8 @@ from confide_attestation.nvidia.certificates import (
 
 MAX_ANSWER_BYTES = 16 * 1024
 _COMPONENT_BYTES = 48
+_MAX_SIGNATURE_BYTES = 104
+_ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 _HASHES = ("sha1", "sha256", "sha384")
 _READ_FAULTS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 
@@ -139,7 +141,14 @@ def _names(response: ocsp.OCSPResponse, subject: x509.Certificate, issuer: x509.
 
 def _is_signed(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> bool:
     """Check the signature by the issuer itself, or by a responder that the issuer delegated."""
-    if response.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
+    if (
+        response.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
+        or len(response.signature) > _MAX_SIGNATURE_BYTES
+    ):
+        return False
+    # The algorithm without parameters, and a signature of whole bytes: nothing outside what is signed is free.
+    tail = _ECDSA_WITH_SHA384 + bytes((0x03, len(response.signature) + 1, 0)) + response.signature
+    if not response.public_bytes(Encoding.DER).partition(response.tbs_response_bytes)[2].startswith(tail):
         return False
     signer = _signer(response, issuer)
     key = None if signer is None else signer.public_key()

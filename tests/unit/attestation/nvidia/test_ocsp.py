@@ -1,15 +1,18 @@
 """OCSP answers: about the right certificate, by the right responder, in their window, and good."""
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.nvidia.certificates import load_certificate
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.nvidia.ocsp import OcspAnswer, judge_revocation, read_answer
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.result import Verdict
 from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor, new_key
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -102,3 +105,27 @@ def test_answers_are_read_as_der_or_base64(vendor: SimulatedVendor) -> None:
     for data in (b"", b"0", b"\x30\x00", b"!!!!", good.der[:-1], good.der + b"\0", b"0" * 20_000):
         with pytest.raises(EvidenceMalformed):
             read_answer(data)
+
+
+def test_signatures_are_of_whole_bytes(vendor: SimulatedVendor) -> None:
+    """A BIT STRING that lets some of its last bits not count is another encoding of the same signature."""
+    der = bytearray(
+        next(each for each in (answer(vendor).der for _ in range(64)) if not signature_of(each)[-1] & 1)
+    )
+    signature = signature_of(bytes(der))
+    der[der.rindex(signature) - 1] = 1
+    assert outcome(vendor, OcspAnswer(bytes(der))) == (True, False, False)
+    certificate = next(each for each in certificates(vendor) if not each.signature[-1] & 1)
+    changed = bytearray(certificate.public_bytes(Encoding.DER))
+    changed[-len(certificate.signature) - 1] = 1
+    with pytest.raises(EvidenceMalformed):
+        load_certificate(bytes(changed))
+
+
+def signature_of(der: bytes) -> bytes:
+    return ocsp.load_der_ocsp_response(der).signature
+
+
+def certificates(vendor: SimulatedVendor) -> Iterator[x509.Certificate]:
+    for _ in range(64):
+        yield vendor.issue("NVIDIA Device Identity CA", "root", None)
