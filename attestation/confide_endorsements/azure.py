@@ -32,7 +32,12 @@ async def fetch_certificates(http: Http, chip: Chip, metadata: str = METADATA) -
     """Fetch this machine's VCEK as DER, and ASK and ARK as PEM. Raises: EvidenceMalformed."""
     title = "this machine's certificate (THIM)"
     answer = await http.get(metadata + PATH, title, {"metadata": "true"})
-    tree = load_json(answer.body, "format")
+    return certificates_of(chip, answer.body)
+
+
+def certificates_of(chip: Chip, body: bytes) -> tuple[bytes, bytes]:
+    """Read the service's answer. Raises: EvidenceMalformed. Does not check: any signature."""
+    tree = load_json(body, "format")
     vcek, chain = (tree.get(name) if isinstance(tree, dict) else None for name in ("vcekCert", "certificateChain"))
     if not isinstance(vcek, str) or not isinstance(chain, str):
         raise EvidenceMalformed("expected vcekCert and certificateChain")

@@ -61,9 +61,13 @@ def platform_of(quote: bytes) -> Platform:
 
 async def fetch(http: Http, platform: Platform, name: Name) -> bytes:
     """Fetch one document and return its parts of the collateral, as JSON. Raises: EvidenceMalformed."""
-    answer = await http.get(name.url, name.title)
-    parts = _READERS[name.kind](answer)
-    if name.kind is Kind.INTEL_TCB_INFO and _fmspc(parts["tcb_info"]) != platform.fmspc:
+    return parts_of(platform, name.kind, await http.get(name.url, name.title))
+
+
+def parts_of(platform: Platform, kind: Kind, answer: Answer) -> bytes:
+    """Read an answer of the service. Raises: EvidenceMalformed. Does not check: any signature or time."""
+    parts = _READERS[kind](answer)
+    if kind is Kind.INTEL_TCB_INFO and _fmspc(parts["tcb_info"]) != platform.fmspc:
         raise EvidenceMalformed("a TCB info of another platform")
     return json.dumps(parts, sort_keys=True).encode()
 

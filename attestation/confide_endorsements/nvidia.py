@@ -94,8 +94,13 @@ def rim_name(rim_id: str, service: str = RIM) -> Name:
 
 async def fetch_rim(http: Http, name: Name) -> bytes:
     """Fetch a manifest as XML. Raises: EvidenceMalformed."""
-    tree = parse_json((await http.get(name.url, name.title)).body, 2 * MAX_DOCUMENT_BYTES)
-    if not isinstance(tree, dict) or tree.get("id") != name.id or not isinstance(tree.get("rim"), str):
+    return rim_of(name.id, (await http.get(name.url, name.title)).body)
+
+
+def rim_of(rim_id: str, body: bytes) -> bytes:
+    """Read an answer of the RIM service. Raises: EvidenceMalformed. Does not check: the manifest's signature."""
+    tree = parse_json(body, 2 * MAX_DOCUMENT_BYTES)
+    if not isinstance(tree, dict) or tree.get("id") != rim_id or not isinstance(tree.get("rim"), str):
         raise EvidenceMalformed("no answer of the RIM service about this id")
     xml = strict_base64(tree["rim"].encode())
     digest = hashlib.sha256(xml)
@@ -109,16 +114,21 @@ async def fetch_rim(http: Http, name: Name) -> bytes:
 
 
 async def fetch_answer(http: Http, question: Question, name: Name) -> bytes:
-    """Ask about a certificate with a fresh nonce, and return the answer in DER once it echoes that.
-
-    Raises: EvidenceMalformed. Does not check: the answer's signature.
-    """
+    """Ask about a certificate with a fresh nonce, and return the answer in DER. Raises: EvidenceMalformed."""
     nonce = os.urandom(NONCE_BYTES)
     fields = {"content-type": "application/ocsp-request", "accept": "application/ocsp-response"}
-    der = (await http.post(name.url, name.title, fields, ocsp_request(question, nonce))).body
-    response = ocsp.load_der_ocsp_response(read_answer(der).der)
+    body = (await http.post(name.url, name.title, fields, ocsp_request(question, nonce))).body
+    return answer_of(question, nonce, body)
+
+
+def answer_of(question: Question, nonce: bytes, body: bytes) -> bytes:
+    """Read an answer to a question. Raises: EvidenceMalformed. Does not check: its signature."""
+    der = read_answer(body).der
+    response = ocsp.load_der_ocsp_response(der)
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise EvidenceMalformed(f"the responder says {response.response_status.name.lower().replace('_', ' ')}")
+    if len(list(response.responses)) != 1:
+        raise EvidenceMalformed("an answer to several questions")
     if response.serial_number != question.subject.serial_number or _nonce(response) != nonce:
         raise EvidenceMalformed("an answer to another question")
     return der

@@ -69,6 +69,9 @@ class Vendors:
             self._server.server_close()
             thread.join()
 
+    def close(self) -> None:
+        self._server.server_close()
+
     def answer(self, path: str, body: bytes) -> Reply:
         self.asked.append(path)
         route = self.routes.get(path, Reply(404, b"not found: CANARY"))

@@ -17,6 +17,7 @@ from confide_attestation.evidence import (
     EvidenceBundle,
     encode_endorsements,
     parse_bundle,
+    parse_endorsements,
 )
 from confide_attestation.nvidia.chain import MAX_CHAIN_BYTES
 from confide_attestation.nvidia.evidence import MAX_EVIDENCE_BYTES, DeviceEvidence, parse_evidence
@@ -154,10 +155,14 @@ def nras(evidence: Path, chain: Path | None, tokens: Path, jwks: Path, places: t
 
 
 @endorsements.command()
+@click.argument("file", type=FILE, required=False)
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def status(folder: Path | None, as_json: bool) -> None:
-    """List what the cache holds, what ends first at the top, with the days that are left."""
+def status(file: Path | None, folder: Path | None, as_json: bool) -> None:
+    """List what the cache holds, or an enclave's FILE, and how long each document still counts."""
+    if file is not None:
+        _status_of(file, as_json)
+        return
     now, kept = int(time.time()), archived(cache := _cache(folder))
     index = cache.entries()
     ends = {name: index[f"{name.kind.value} {name.id}"].expires_at for name, _, _ in kept}
@@ -172,6 +177,18 @@ def status(folder: Path | None, as_json: bool) -> None:
     click.echo(f"{cache.folder}: {len(rows)} documents")
     for end, name, _ in rows:
         click.echo(f"{_days(end, now):>10}  {TITLES[name.kind]}: {name.id}")
+
+
+def _status_of(file: Path, as_json: bool) -> None:
+    try:
+        found = parse_endorsements(_read(file, MAX_BUNDLE_BYTES))
+    except EvidenceMalformed as fault:
+        raise ConfigError(str(file), "file", str(fault)) from None
+    if not as_json:
+        _finish(file, found, None)
+        return
+    tree = [{"title": each.title, "expires_at": each.not_after_unix_s} for each in endings(found)]
+    click.echo(json.dumps({"file": str(file), "documents": tree}))
 
 
 @endorsements.command()
@@ -303,8 +320,10 @@ def _finish(path: Path, found: Endorsements, to: Path | None) -> None:
 
 
 def _days(end_unix_s: int, now_unix_s: int) -> str:
-    days = (end_unix_s - now_unix_s) // DAY_S
-    return f"{days} days" if end_unix_s > now_unix_s else "ENDED"
+    left = end_unix_s - now_unix_s
+    if left <= 0:
+        return "ENDED"
+    return f"{left // DAY_S} days" if left >= DAY_S else f"{left // 3600} hours"
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:

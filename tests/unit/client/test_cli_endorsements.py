@@ -106,7 +106,7 @@ def test_status_counts_the_days(files: Path, vendors: Vendors) -> None:
     fetch_all(files, vendors)
     shown = run("status", "--cache", files / "cache").stdout.splitlines()
     assert shown[0].endswith("15 documents")
-    assert "0 days  NVIDIA's OCSP answer" in shown[1]
+    assert "23 hours  NVIDIA's OCSP answer" in shown[1]
     assert "29 days  " in shown[-1]
     tree = json.loads(run("status", "--cache", files / "cache", "--json").stdout)
     assert [each["expires_at"] for each in tree["documents"]] == sorted(
@@ -145,6 +145,11 @@ def test_an_air_gapped_machine(
     options = ["--snp", files / "report", "--tdx", files / "quote", "--nvidia", files / "gpu.json"]
     assert run("export", files / "enclave", *options, *there).exit_code == 0
     found = parse_endorsements((files / "enclave").read_bytes())
+    shown = run("status", files / "enclave").stdout
+    assert (shown.count(" days  "), shown.count(" hours  ")) == (10, 6)
+    tree = json.loads(run("status", files / "enclave", "--json").stdout)
+    assert len(tree["documents"]) == 16
+    assert min(each["expires_at"] for each in tree["documents"]) > NOW
     cpu = CpuEvidence(CpuKind.TDX, (files / "quote").read_bytes())
     gpus = (GpuEvidence("HOPPER", device.report(NONCE), device.chain),)
     bundle = EvidenceBundle(b"", b"", b"", NoncePath(()), cpu, gpus)
@@ -205,6 +210,7 @@ def test_a_file_of_another_kind_exits_2_with_one_line(files: Path) -> None:
         ("fetch", "nvidia", files / "gpu", "--chain", files / "gpu", *there),
         ("fetch", "nras", files / "report", "--tokens", files / "t", "--jwks", files / "j"),
         ("fetch", "bundle", files / "report", *there),
+        ("status", files / "report"),
         ("export", files / "x", "--bundle", files / "report", "--cache", files / "cache"),
         ("export", files / "x", "--tdx", files / "report", "--cache", files / "cache"),
         ("fetch", "snp", files / "empty", *there),
