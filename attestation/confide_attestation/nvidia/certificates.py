@@ -98,9 +98,6 @@ def load_certificate(der: bytes) -> x509.Certificate:
         _ = certificate.signature_algorithm_oid
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER certificate") from None
-    # A BIT STRING may also say that some of its last bits do not count: nothing outside what is signed is free.
-    if not der.endswith(b"\0" + certificate.signature):
-        raise EvidenceMalformed("a certificate's signature is not of whole bytes")
     return certificate
 
 
@@ -156,8 +153,12 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     """Check ECDSA with SHA-384 by the issuer's P-384 key, NVIDIA's only form, inside as outside."""
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         return False
-    if certificate == issuer and certificate.public_bytes(Encoding.DER) in _packaged_roots():
+    der = certificate.public_bytes(Encoding.DER)
+    if certificate == issuer and der in _packaged_roots():
         return True
+    # A BIT STRING may also say that some of its last bits do not count: nothing outside what is signed is free.
+    if not der.endswith(b"\0" + certificate.signature):
+        return False
     key = issuer.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         return False
