@@ -4,6 +4,7 @@ Source: the Keccak reference, version 3.0, 1.2; FIPS 202 for the permutation.
 """
 
 _RATE = 136
+PADDING = 1
 _LANE = (1 << 64) - 1
 # Rotations and places along the one path that rho and pi take together.
 _ROTATIONS = (1, 3, 6, 10, 15, 21, 28, 36, 45, 55, 2, 14, 27, 41, 56, 8, 25, 43, 62, 18, 39, 61, 20, 44)
@@ -12,7 +13,7 @@ _PLACES = (10, 7, 11, 17, 18, 3, 5, 16, 8, 21, 24, 4, 15, 23, 19, 13, 12, 2, 20,
 
 def keccak256(data: bytes) -> bytes:
     """Return the 32-byte digest. Not in constant time: never give it a secret."""
-    padded = bytearray(data) + b"\x01" + bytes(-(len(data) + 1) % _RATE)
+    padded = bytearray(data) + bytes([PADDING]) + bytes(-(len(data) + 1) % _RATE)
     padded[-1] |= 0x80
     state = [0] * 25
     for start in range(0, len(padded), _RATE):

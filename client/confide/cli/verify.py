@@ -178,9 +178,8 @@ def finish(
     if run.ear is not None:
         _write(run.ear, json.dumps(export_ear(result), indent=1) + "\n")
     if result.verdict is Verdict.UNREADABLE:
-        named = [check for check in result.failed if check.id in files] or result.failed[:1]
-        for check in named:
-            _complain(f"{files.get(check.id, what)}: {check.id}: {check.detail}")
+        named = [check for check in result.failed if check.id in files] or result.failed
+        _complain(f"{files.get(named[0].id, what)}: {named[0].id}: {named[0].detail}")
     if run.as_json:
         click.echo(json.dumps(as_tree(result)))
     elif result.verdict is not Verdict.UNREADABLE:

@@ -92,7 +92,7 @@ def test_page_asks_for_nothing_and_runs_nothing() -> None:
 def test_markup_in_evidence_stays_text(hostile: str) -> None:
     """In every place that a peer or a policy's author can write, the page keeps the same elements."""
     result = Scene().appraise()
-    checks = tuple(replace(check, detail=hostile) for check in result.checks)
+    checks = tuple(Check(check.id, check.outcome, hostile) for check in result.checks)
     claims = {hostile: {hostile: hostile}}
     marked = replace(
         result, checks=(*checks, Check(hostile, Outcome.FAIL, hostile)), claims=claims, policy_id=hostile
