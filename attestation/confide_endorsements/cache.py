@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ MAX_CACHE_BYTES = 32 << 20
 MAX_INDEX_BYTES = 8 << 20
 MAX_TEXT = 512
 _DIGEST_HEX = 64
+# Objects, and what a write that was cut off left of one; everything that may lie in a cache.
+_OBJECT = re.compile(rf"[0-9a-f]{{{_DIGEST_HEX}}}")
+_OWN = re.compile(r"objects|lock|index\.json.*")
 
 
 @dataclass(frozen=True)
@@ -158,20 +162,27 @@ class Cache:
         _replace(self.folder / "index.json", json.dumps(tree, indent=1, sort_keys=True).encode())
         used = {entry.sha256 for entry in entries.values()}
         for path in (self.folder / "objects").iterdir():
-            if path.name not in used:
+            if path.name not in used and _OBJECT.match(path.name):
                 path.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            (self.folder / "objects").mkdir(parents=True, exist_ok=True, mode=0o700)
-            for folder in (self.folder, self.folder / "objects"):
-                folder.chmod(0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._demand_own_folder()
+            (self.folder / "objects").mkdir(exist_ok=True, mode=0o700)
             with os.fdopen(os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
         except OSError as fault:
             raise self._unusable(fault) from None
+
+    def _demand_own_folder(self) -> None:
+        """Refuse a folder of somebody's files, given by mistake: what is not in the index is removed here."""
+        names = {path.name for path in self.folder.iterdir()}
+        if "index.json" not in names and {name for name in names if not _OWN.fullmatch(name)}:
+            remedy = "holds other files; choose an empty or a new folder"
+            raise ConfigError(str(self.folder), "--cache", remedy)
 
     def _unusable(self, fault: OSError) -> ConfigError:
         remedy = f"cannot be used ({fault.strerror}); make it yours, or choose another folder"
@@ -221,7 +232,7 @@ def _parse_entry(key: str, value: Any) -> Entry | None:  # noqa: ANN401 - parsed
     if not all(type(each) is int and each >= 0 for each in numbers):
         return None
     digest = value["sha256"]
-    if len(digest) != _DIGEST_HEX or not set(digest) <= set("0123456789abcdef"):
+    if not _OBJECT.fullmatch(digest):
         return None
     try:
         split_key(key)

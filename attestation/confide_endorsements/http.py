@@ -83,13 +83,11 @@ class Http:
                 reason, wait_s, answer = await self._attempt(method, target, url, what, fields, body)
                 if answer is not None:
                     return answer
-                if wait_s is None:
-                    wait_s = limits.first_wait_s * 2**attempt
-                if anyio.current_time() + wait_s > scope.deadline:
+                if wait_s is not None and anyio.current_time() + wait_s > scope.deadline:
                     reason += f" and asks to wait {wait_s:.0f} s, longer than is waited here"
                     break
                 if attempt + 1 < limits.attempts:
-                    await self._sleep(wait_s)
+                    await self._sleep(limits.first_wait_s * 2**attempt if wait_s is None else wait_s)
         if scope.cancelled_caught:
             reason = f"there was no whole answer within {limits.total_s:g} s" + (f"; {reason}" if reason else "")
         raise EndorsementsUnavailable(what, url, reason)

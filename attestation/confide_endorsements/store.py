@@ -38,9 +38,10 @@ class Store:
         now_unix_s: Callable[[], int] = lambda: int(time.time()),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`refresh` asks for everything again; `tell` hears when a vendor is silent and the cache has to do."""
+        """`refresh` asks again for what was kept before; `tell` hears when a vendor is silent and the cache must do."""
         self.cache, self.http, self.services = cache, http, services or Services()
-        self._refresh, self._now, self._tell = refresh, now_unix_s, tell
+        self._now, self._tell = now_unix_s, tell
+        self._not_before = now_unix_s() if refresh else 0
 
     async def snp(
         self, report: bytes, *, product: Product | None = None, from_azure: bool = False
@@ -113,7 +114,9 @@ class Store:
         return found.data
 
     def _aged(self, name: Name, found: Found, now: int) -> bool:
-        return self._refresh or (name.kind not in LASTING and now - found.fetched_at >= MAX_AGE_S)
+        if found.fetched_at < self._not_before:
+            return True
+        return name.kind not in LASTING and now - found.fetched_at >= MAX_AGE_S
 
     def _keep(self, name: Name, data: bytes, now: int) -> bytes:
         if document_end(name.kind, data) <= now:
@@ -124,8 +127,10 @@ class Store:
     async def _from_azure(self, chip: amd.Chip, vcek: Name, chain: Name) -> None:
         """Put into the cache what the machine's own metadata service says, unless it is there."""
         now = self._now()
-        both = [self.cache.find(name.kind, name.id) for name in (vcek, chain)]
-        if self.http is None or (not self._refresh and all(each and now < each.expires_at for each in both)):
+        both = [(name, self.cache.find(name.kind, name.id)) for name in (vcek, chain)]
+        if self.http is None or all(
+            found and now < found.expires_at and not self._aged(name, found, now) for name, found in both
+        ):
             return
         url = self.services.metadata + azure.PATH
         try:

@@ -27,7 +27,7 @@ from confide_attestation.vtpm.hcl import MAX_HCL_BYTES
 from confide_endorsements import nvidia as nvidia_services
 from confide_endorsements.archive import MAX_ARCHIVE_BYTES, archived, encode_archive, parse_archive
 from confide_endorsements.cache import Cache, default_dir
-from confide_endorsements.documents import TITLES, endings
+from confide_endorsements.documents import TITLES, document_end, endings
 from confide_endorsements.http import Http
 from confide_endorsements.services import Services
 from confide_endorsements.store import Store
@@ -163,10 +163,9 @@ def status(file: Path | None, folder: Path | None, as_json: bool) -> None:
     if file is not None:
         _status_of(file, as_json)
         return
-    now, kept = int(time.time()), archived(cache := _cache(folder))
-    index = cache.entries()
-    ends = {name: index[f"{name.kind.value} {name.id}"].expires_at for name, _, _ in kept}
-    rows = sorted(((ends[name], name, at) for name, _, at in kept), key=lambda row: row[0])
+    cache, now = _cache(folder), int(time.time())
+    found = [(document_end(name.kind, data), name, at) for name, data, at in archived(cache)]
+    rows = sorted(found, key=lambda row: row[0])
     if as_json:
         tree = [
             {"kind": name.kind, "id": name.id, "url": name.url, "fetched_at": at, "expires_at": end}
@@ -270,8 +269,9 @@ def _services(places: tuple[str, ...]) -> Services:
     chosen = {}
     for place in places:
         name, _, url = place.partition("=")
-        if name not in names or not url.startswith(("https://", "http://")):
-            raise ConfigError("--service", place, f"needs NAME=URL with a NAME of {_SERVICES}")
+        if name not in names or not url.startswith(("https://", "http://")) or "@" in url:
+            remedy = f"needs NAME=URL without credentials, with a NAME of {_SERVICES}"
+            raise ConfigError("--service", name, remedy)
         chosen[name] = url.rstrip("/")
     return Services(**chosen)
 

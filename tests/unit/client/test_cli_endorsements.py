@@ -218,6 +218,7 @@ def test_a_file_of_another_kind_exits_2_with_one_line(files: Path) -> None:
         ("fetch", "tdx", files / "absent", *there),
         ("fetch", "tdx", files / "quote", "--service", "odd=https://x", *there),
         ("fetch", "tdx", files / "quote", "--service", "pcs=file:///etc", *there),
+        ("fetch", "tdx", files / "quote", "--service", "pcs=https://me:CANARY@pcs.invalid", *there),
         ("fetch", "tdx", files / "quote", files / "quote", "--to", files / "to", *there),
         ("fetch", "snp", files / "report", files / "report", "--to", files / "to", *there),
         ("import", files / "report", "--cache", files / "cache"),
@@ -228,6 +229,7 @@ def test_a_file_of_another_kind_exits_2_with_one_line(files: Path) -> None:
         result = run(*arguments)
         assert result.exit_code == 2, arguments
         assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert "CANARY" not in result.stderr
 
 
 def _base64(data: bytes) -> str:

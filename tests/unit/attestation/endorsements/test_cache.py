@@ -2,6 +2,7 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,19 @@ def test_a_full_cache_drops_what_ended_and_then_the_oldest(tmp_path: Path, amd: 
     assert set(small.entries()) == {"amd-crl 3"}
 
 
+def test_writers_at_the_same_time_lose_nothing(tmp_path: Path, amd: SimulatedAmd) -> None:
+    """Each takes its turn; none overwrites what another kept."""
+
+    def put(n: int) -> None:
+        Cache(tmp_path / "cache").put(name(f"{n}"), amd.vek if n % 2 else amd.ask, now_unix_s=NOW)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(24)))
+    cache = Cache(tmp_path / "cache")
+    assert len(cache.entries()) == 24
+    assert all(cache.find(Kind.AMD_VCEK, f"{n}") for n in range(24))
+
+
 def test_a_write_that_fails_leaves_what_was_there(
     cache: Cache, kept: Path, amd: SimulatedAmd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +171,21 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path, amd: SimulatedAmd) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--cache"):
         Cache(tmp_path / "file").put(name(), amd.vek, now_unix_s=NOW)
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path, amd: SimulatedAmd) -> None:
+    """Given by mistake: nothing is written, removed or given other rights."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / "mine").touch()
+    (tmp_path / "thesis").touch()
+    with pytest.raises(ConfigError, match="other files"):
+        Cache(tmp_path).put(name(), amd.vek, now_unix_s=NOW)
+    assert {path.name for path in tmp_path.rglob("*")} == {"objects", "mine", "thesis"}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    (tmp_path / "thesis").unlink()
+    Cache(tmp_path).put(name(), amd.vek, now_unix_s=NOW)
+    assert (tmp_path / "objects" / "mine").exists()
 
 
 def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

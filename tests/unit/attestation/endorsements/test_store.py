@@ -83,6 +83,26 @@ async def test_azure_gives_the_machines_own_certificates(store: Store, vendors: 
     assert vendors.asked == ["/metadata/THIM/amd/certification", "/vcek/v1/Genoa/crl"]
 
 
+async def test_a_refresh_asks_once_for_everything(
+    cache: Cache, http: Http, vendors: Vendors, amd: SimulatedAmd, intel: SimulatedIntel
+) -> None:
+    """What was kept before is asked for again, on Azure of the machine, and not twice in one run."""
+    vendors.serve_amd(amd, NOW)
+    vendors.serve_azure(amd)
+    vendors.serve_intel(intel)
+    report, quote = amd.sign_report(bytes(64)), intel.sign_quote(bytes(64))
+    before = Store(cache, http, vendors.services, now_unix_s=lambda: NOW)
+    await before.snp(report)
+    await before.tdx(quote)
+    vendors.asked.clear()
+    store = Store(cache, http, vendors.services, refresh=True, now_unix_s=lambda: NOW + 1)
+    for _ in range(2):
+        await store.snp(report, from_azure=True)
+        await store.tdx(quote)
+    assert vendors.asked[:2] == ["/metadata/THIM/amd/certification", "/vcek/v1/Genoa/crl"]
+    assert len(vendors.asked) == 6
+
+
 async def test_what_was_gathered_travels_to_an_enclave(
     store: Store, vendors: Vendors, amd: SimulatedAmd, intel: SimulatedIntel, device: SimulatedDevice
 ) -> None:
