@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
+from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import parse_endorsements
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError, ProtocolError
 from structlog.typing import FilteringBoundLogger
 
 from confide_enclave.attester import QuoteRoom
+from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES, Shelf
 from confide_enclave.errors import Busy, RequestTimeout, RequestTooLarge
 from confide_enclave.keys import KeysetHolder
 from confide_enclave.session import Session
@@ -26,6 +29,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAINTENANCE_S: Final = 1.0
 HEALTHY: Final = b'{"status":"ok"}'
+TAKEN: Final = b'{"status":"taken"}'
+PATH_ENDORSEMENTS: Final = "/endorsements"
+MEDIA_CBOR: Final = b"application/cbor"
 _HEX_32: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,12 +50,13 @@ class EnclaveApp:
         session: Session,
         holder: KeysetHolder,
         room: QuoteRoom,
+        shelf: Shelf,
         gateway_secret: bytes,
         limits: Limits,
         log: FilteringBoundLogger,
         close: Callable[[], Awaitable[None]],
     ) -> None:
-        self._session, self._holder, self._room = session, holder, room
+        self._session, self._holder, self._room, self._shelf = session, holder, room, shelf
         self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
         self._limits, self._log, self._close = limits, log, close
         self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
@@ -95,6 +102,8 @@ class EnclaveApp:
                 await self._evidence(scope, reply)
             elif path == labels.PATH_KEYS:
                 await self._keys(scope, reply)
+            elif path == PATH_ENDORSEMENTS:
+                await self._endorsements(scope, receive, reply)
             elif path.startswith(labels.PATH_OHTTP):
                 await self._sealed(scope, receive, reply)
             else:
@@ -136,21 +145,37 @@ class EnclaveApp:
         if scope["method"] != "GET":
             await reply.problem(405)
             return
-        try:
-            query = parse_qs(scope["query_string"].decode("ascii"), strict_parsing=True, max_num_fields=4)
-        except ValueError:
-            query = {}
-        nonces = query.get("nonce", [])
-        if len(nonces) != 1 or not _HEX_32.fullmatch(nonces[0]):
+        asked = _freshness(scope["query_string"])
+        if asked is None:
             await reply.problem(400)
             return
         try:
-            bundle = await self._room.evidence(bytes.fromhex(nonces[0]))
+            bundle = await self._room.evidence(asked[0], is_epoch=asked[1])
         except ConfideError as fault:
-            self._log.warning("evidence.failed", code=fault.code)
+            self._log.warning("evidence.failed", code=fault.code, reason=str(fault))
             await reply.problem(fault.http_status)
             return
         await reply.whole(200, labels.MEDIA_EVIDENCE.encode(), bundle)
+
+    async def _endorsements(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+        """Take endorsements from the gateway. They are offered with the evidence and never believed here."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if scope["method"] != "POST":
+            await reply.problem(405)
+        elif headers.get(b"content-type") != MEDIA_CBOR or b"content-encoding" in headers:
+            await reply.problem(415)
+        else:
+            try:
+                async with self._slots.hold():
+                    pieces = self._body(receive, asyncio.Event(), MAX_ENDORSEMENTS_BYTES)
+                    data = b"".join([piece async for piece in pieces])
+                self._shelf.take(parse_endorsements(data))
+            except EvidenceMalformed:
+                await reply.problem(400)
+            except (Busy, RequestTimeout, RequestTooLarge) as fault:
+                await reply.problem(503 if isinstance(fault, Busy) else fault.http_status)
+            else:
+                await reply.whole(200, b"application/json", TAKEN)
 
     async def _sealed(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -180,7 +205,12 @@ class EnclaveApp:
         account = headers.get(labels.FIELD_ACCOUNT.encode(), b"").decode("latin-1")[:128]
         body_read = asyncio.Event()
         work = asyncio.create_task(
-            self._session.run(generation, self._body(receive, body_read), account, reply.sealed)
+            self._session.run(
+                generation,
+                self._body(receive, body_read, self._limits.max_request_bytes),
+                account,
+                reply.sealed,
+            )
         )
         watch = asyncio.create_task(_disconnected(receive, body_read))
         try:
@@ -196,7 +226,7 @@ class EnclaveApp:
             raise outcome
         await reply.end()
 
-    async def _body(self, receive: Receive, body_read: asyncio.Event) -> AsyncIterator[bytes]:
+    async def _body(self, receive: Receive, body_read: asyncio.Event, max_bytes: int) -> AsyncIterator[bytes]:
         """Yield the request's bytes within the limits. Raises: RequestTimeout, RequestTooLarge, ClientLeft."""
         loop, limits = asyncio.get_running_loop(), self._limits
         end_s = loop.time() + limits.request_timeout_s
@@ -211,7 +241,7 @@ class EnclaveApp:
                 raise ClientLeft
             data = message.get("body", b"")
             size += len(data)
-            if size > limits.max_request_bytes:
+            if size > max_bytes:
                 raise RequestTooLarge
             yield data
             if not message.get("more_body", False):
@@ -291,4 +321,17 @@ def _template(path: str) -> str:
     """The path as a log may show it: what the caller wrote into it is left out."""
     if path.startswith(labels.PATH_OHTTP):
         return labels.PATH_OHTTP + "{keyset}"
-    return path if path in (labels.PATH_HEALTH, labels.PATH_EVIDENCE, labels.PATH_KEYS) else "other"
+    known = (labels.PATH_HEALTH, labels.PATH_EVIDENCE, labels.PATH_KEYS, PATH_ENDORSEMENTS)
+    return path if path in known else "other"
+
+
+def _freshness(query: bytes) -> tuple[bytes, bool] | None:
+    """Read what evidence shall answer, and whether it is an epoch: exactly one of the two, 32 bytes in hex."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, max_num_fields=1)
+    except ValueError:
+        return None
+    match pairs:
+        case [("nonce" | "epoch" as name, value)] if _HEX_32.fullmatch(value):
+            return bytes.fromhex(value), name == "epoch"
+    return None

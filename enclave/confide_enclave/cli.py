@@ -1,5 +1,6 @@
 """`confide enclave`: serve one enclave, or say what it would be measured as."""
 
+import asyncio
 import json
 import secrets
 import socket
@@ -11,15 +12,17 @@ import click
 from confide_protocol.errors import ConfideError, ConfigError
 
 from confide_enclave import logs
-from confide_enclave.attester import SimulatedSnpAttester
+from confide_enclave.endorsements import Shelf
 from confide_enclave.engine.card import default_weights, read_card
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
-from confide_enclave.node import assemble
+from confide_enclave.node import assemble, check_machine, open_machine
 from confide_enclave.server import bind, serve
 from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_settings
 
 EXIT_CONFIG = 2
+EXIT_HARDWARE = 3
+HARDWARE_FAULTS = ("device_unavailable", "gpu_rejected")
 
 _EPILOG = """\b
 Example enclave.toml:
@@ -27,6 +30,7 @@ Example enclave.toml:
   gateway_secret_file = "gateway.secret"    # mode 0600, the gateway's copy is the same
   platform = "simulated-sev-snp"
   device_socket = "device.sock"             # where `confide-sim` listens
+  endorsements_file = "endorsements/endorsements.cbor"
 
 \b
 Start it:
@@ -59,6 +63,9 @@ def enclave(config_file: Path, only_manifest: bool) -> None:
 
     Stays in the foreground. When calls are taken, one JSON line on stdout says so, with the URL; logs are JSON
     lines on stderr and never hold content. SIGTERM ends it after `shutdown_grace_s` at the latest.
+
+    Exit status 2: a setting is wrong. 3: the hardware gives no evidence, or a GPU did not pass the enclave's own
+    check; no keys were made.
     """
     try:
         settings = load_settings(config_file)
@@ -67,7 +74,9 @@ def enclave(config_file: Path, only_manifest: bool) -> None:
         else:
             _serve(str(config_file), settings)
     except ConfideError as fault:
-        _fail(str(fault))
+        if fault.code in HARDWARE_FAULTS:
+            _fail(f"{fault.code}: {fault}", EXIT_HARDWARE)
+        _fail(str(fault), EXIT_CONFIG)
 
 
 def _print_manifest(settings: EnclaveSettings) -> None:
@@ -89,7 +98,9 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     forbid_core_dumps()
     logs.configure(sys.stderr)
     secret = load_gateway_secret(Path(settings.gateway_secret_file))
-    _check_device(file, settings.device_socket)
+    if settings.device_socket is not None:
+        _check_device(file, settings.device_socket)
+    shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
     listener = bind(file, settings.host, settings.port)
     try:
         from confide_enclave.engine.torch_engine import TorchEngine
@@ -97,9 +108,11 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
         raise ConfigError(
             file, "model.kind", "torch is missing; install it: pip install 'confide[enclave]'"
         ) from None
-    engine = TorchEngine.load(_weights(settings), settings.model.name, settings.engine)
-    attester = SimulatedSnpAttester(settings.device_socket, settings.limits.device_timeout_s)
-    app, holder, manifest = assemble(settings, engine, attester, secret, random=secrets.token_bytes)
+    weights = _weights(settings)
+    attester, gpus = open_machine(settings)
+    asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
+    engine = TorchEngine.load(weights, settings.model.name, settings.engine)
+    app, holder, manifest = assemble(settings, engine, attester, secret, shelf=shelf, random=secrets.token_bytes)
     serve(
         app,
         listener,
@@ -109,7 +122,13 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
 
 
 def _weights(settings: EnclaveSettings) -> Path:
-    return Path(settings.model.weights) if settings.model.weights else default_weights()
+    """Return where the model lies. Raises: ConfigError if it is not there."""
+    if settings.model.weights is None:
+        return default_weights()
+    weights = Path(settings.model.weights)
+    if not weights.is_file():
+        raise ConfigError(str(weights), "model.weights", "is not there; name a GGUF file")
+    return weights
 
 
 def _check_device(file: str, path: str) -> None:
@@ -123,6 +142,6 @@ def _check_device(file: str, path: str) -> None:
         ) from None
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int) -> NoReturn:
     click.echo(f"confide enclave: {message}", err=True)
-    sys.exit(EXIT_CONFIG)
+    sys.exit(status)

@@ -1,23 +1,80 @@
-"""Put one enclave together from its parts."""
+"""Put one enclave together from its parts: hardware, the check of its GPUs, keys, and what serves."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
+from confide_attestation.policy import SimulatedRoots
 from confide_protocol.keyset import Manifest
 
 from confide_enclave.api import Api
 from confide_enclave.app import EnclaveApp
 from confide_enclave.attester import Attester, QuoteRoom
 from confide_enclave.deadlines import Deadlines
+from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Engine
-from confide_enclave.keys import Clock, KeysetHolder, Random
+from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
 from confide_enclave.manifest import build_manifest
 from confide_enclave.session import Session
 from confide_enclave.settings import EnclaveSettings
 
+if TYPE_CHECKING:
+    from confide_enclave.collect.nvml import GpuSource
+
 SIGNER_THREADS = 1
+PROBE_BYTES = 32
+
+
+def open_machine(settings: EnclaveSettings) -> tuple[Attester, "GpuSource | None"]:
+    """Return what gives evidence of the machine that the settings name, and of its GPUs if it runs with any.
+
+    Nothing is asked yet.
+    """
+    timeout_s = settings.limits.device_timeout_s
+    if settings.device_socket is not None:
+        from confide_enclave.simulated import SimulatedAttester
+
+        simulated = SimulatedAttester(settings.device_socket, timeout_s, settings.platform, settings.gpus)
+        return simulated, simulated if settings.gpus else None
+    from confide_enclave.collect.attesters import Machine
+    from confide_enclave.collect.choose import choose_attester
+    from confide_enclave.collect.nvml import NvmlGpus
+
+    given = settings.devices.model_dump(exclude_none=True)
+    paths: dict[str, Any] = {name: value if name == "imds_url" else Path(value) for name, value in given.items()}
+    machine = Machine(timeout_s=timeout_s, **paths)
+    gpus = NvmlGpus(timeout_s=timeout_s) if settings.gpus else None
+    return choose_attester(settings.platform, machine, gpus), gpus
+
+
+async def check_machine(
+    settings: EnclaveSettings,
+    attester: Attester,
+    gpus: "GpuSource | None",
+    shelf: Shelf,
+    *,
+    clock: Clock = time.time,
+    random: Random,
+) -> None:
+    """Ask the machine once, and appraise its GPUs with a nonce of our own: before any key is made.
+
+    Raises: GpuRejected, DeviceUnavailable.
+    """
+    if gpus is not None:
+        from confide_enclave.collect.gpu_check import check_gpus
+
+        roots = None
+        if settings.simulated is not None:
+            nvidia = settings.simulated.model_dump()
+            roots = SimulatedRoots(amd_ark_sha256="none", intel_root_sha256="none", **nvidia)
+        now_unix_s, draw = int(clock()), partial(fresh, random)
+        await check_gpus(gpus, shelf.current.nvidia, now_unix_s=now_unix_s, random=draw, simulated=roots)
+    # No statement has this form: the quote is worth nothing, but a device that gives none is told of now.
+    await attester.quote(fresh(random, PROBE_BYTES))
 
 
 def assemble(
@@ -26,11 +83,15 @@ def assemble(
     attester: Attester,
     gateway_secret: bytes,
     *,
+    shelf: Shelf | None = None,
     clock: Clock = time.time,
     monotonic: Clock = time.monotonic,
     random: Random,
 ) -> tuple[EnclaveApp, KeysetHolder, Manifest]:
-    """Make the keys and everything that uses them. Only the engine and the attester touch the outside."""
+    """Make the keys and everything that uses them; `check_machine` comes first.
+
+    Only the engine, the attester and the shelf touch the outside.
+    """
     log = structlog.get_logger()
     limits = settings.limits
     manifest = build_manifest(settings, engine.card)
@@ -60,14 +121,17 @@ def assemble(
         report=_reporter(log),
         deadlines=Deadlines(),
     )
+    shelf = Shelf() if shelf is None else shelf
     room = QuoteRoom(
         holder,
         attester,
         manifest.encoded,
+        shelf=shelf,
         max_waiting=limits.max_quote_waiting,
         monotonic=monotonic,
+        timeout_s=limits.evidence_timeout_s,
     )
-    return EnclaveApp(session, holder, room, gateway_secret, limits, log, close), holder, manifest
+    return EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close), holder, manifest
 
 
 def _reporter(log: structlog.typing.FilteringBoundLogger) -> Callable[[Exception], None]:

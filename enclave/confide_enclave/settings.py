@@ -2,9 +2,11 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+from confide_attestation.policy_types import Hex32
 from confide_protocol import labels
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
@@ -14,6 +16,8 @@ from confide_enclave.engine.card import EngineLimits
 
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
+Platform = Literal["sev-snp", "tdx", "azure-sev-snp", "azure-tdx", "dstack", "simulated-sev-snp", "simulated-tdx"]
+SIMULATED = "simulated-"
 MIN_SECRET_CHARS = 32
 MAX_SECRET_BYTES = 4096
 
@@ -48,7 +52,27 @@ class Limits(Settings):
     replay_capacity: Count = 1_000_000
     max_quote_waiting: Annotated[int, Field(ge=1, le=1 << 16)] = 1024
     device_timeout_s: Seconds = 10.0
+    evidence_timeout_s: Seconds = 30.0
     shutdown_grace_s: Seconds = 30.0
+
+
+class DeviceSettings(Settings):
+    """Where the machine's devices are; what is left out is where Linux and the clouds put it."""
+
+    tsm_root: str | None = None
+    sev_guest: str | None = None
+    tdx_guest: str | None = None
+    ccel: str | None = None
+    tpm: str | None = None
+    dstack_socket: str | None = None
+    imds_url: Annotated[str, Field(pattern=r"^http://[^\s/]+$")] | None = None
+
+
+class SimulatedGpuRoots(Settings):
+    """By which roots the enclave judges SIMULATED GPUs, by SHA-256 of their keys; real ones have NVIDIA's own."""
+
+    nvidia_device_root_spki_sha256: Hex32
+    nvidia_rim_root_spki_sha256: Hex32
 
 
 class EnclaveSettings(Settings):
@@ -56,8 +80,10 @@ class EnclaveSettings(Settings):
 
     listen: Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")] = "127.0.0.1:0"
     gateway_secret_file: str
-    platform: Literal["simulated-sev-snp"]
-    device_socket: str
+    platform: Platform
+    device_socket: str | None = None
+    gpus: bool = False
+    endorsements_file: str | None = None
     shapes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
         labels.SHAPE_BUCKETED,
         labels.SHAPE_NONE,
@@ -66,6 +92,8 @@ class EnclaveSettings(Settings):
     engine: EngineLimits = EngineLimits()
     keyset: KeysetSettings = KeysetSettings()
     limits: Limits = Limits()
+    devices: DeviceSettings = DeviceSettings()
+    simulated: SimulatedGpuRoots | None = None
 
     @field_validator("shapes")
     @classmethod
@@ -80,6 +108,10 @@ class EnclaveSettings(Settings):
         if int(listen.rpartition(":")[2]) > 65535:
             raise ValueError("the port must be 0 to 65535")
         return listen
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.platform.startswith(SIMULATED)
 
     @property
     def host(self) -> str:
@@ -98,17 +130,43 @@ def load_settings(path: Path) -> EnclaveSettings:
     except OSError as fault:
         raise ConfigError(str(path), "file", f"cannot be read ({fault.strerror}); check --config") from None
     settings = parse_toml(data, EnclaveSettings, str(path))
-    if settings.keyset.grace_s >= settings.keyset.lifetime_s:
-        raise ConfigError(str(path), "keyset.grace_s", "must be less than keyset.lifetime_s")
+    for field, remedy in _contradictions(settings):
+        raise ConfigError(str(path), field, remedy)
     folder = path.parent
-    weights = settings.model.weights
+
+    def resolve(name: str | None) -> str | None:
+        return None if name is None else str(folder / name)
+
+    given = settings.devices.model_dump()
+    devices = {name: value if name == "imds_url" else resolve(value) for name, value in given.items()}
     return settings.model_copy(
         update={
             "gateway_secret_file": str(folder / settings.gateway_secret_file),
-            "device_socket": str(folder / settings.device_socket),
-            "model": settings.model.model_copy(update={"weights": weights and str(folder / weights)}),
+            "device_socket": resolve(settings.device_socket),
+            "endorsements_file": resolve(settings.endorsements_file),
+            "devices": DeviceSettings(**devices),
+            "model": settings.model.model_copy(update={"weights": resolve(settings.model.weights)}),
         }
     )
+
+
+def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
+    """Name each field that does not go with another, and the remedy."""
+    if settings.keyset.grace_s >= settings.keyset.lifetime_s:
+        yield "keyset.grace_s", "must be less than keyset.lifetime_s"
+    platform = settings.platform
+    if settings.is_simulated:
+        if settings.device_socket is None:
+            yield "device_socket", f"is missing; {platform} asks a confide-sim process, name its socket"
+        if settings.devices != DeviceSettings():
+            yield "devices", f"are those of real hardware; remove them, {platform} has none"
+        if settings.gpus and settings.simulated is None:
+            yield "simulated", "is missing; simulated GPUs are judged by the roots that confide-sim printed"
+    else:
+        if settings.device_socket is not None:
+            yield "device_socket", f"belongs to simulated hardware; remove it, the platform is {platform}"
+        if settings.simulated is not None:
+            yield "simulated", f"trusts simulated roots; remove it, the platform is {platform}"
 
 
 def load_gateway_secret(path: Path) -> bytes:

@@ -18,8 +18,7 @@ from http.client import HTTPConnection
 
 from confide_enclave import logs
 from confide_enclave.api import Api, ApiRequest
-from confide_enclave.attester import SimulatedSnpAttester
-from confide_enclave.node import assemble
+from confide_enclave.node import assemble, open_machine
 from confide_enclave.server import bind
 from confide_enclave.server import serve as serve_enclave
 from confide_enclave.settings import EnclaveSettings
@@ -125,7 +124,7 @@ def run_enclave() -> None:
     settings = EnclaveSettings(gateway_secret_file="-", platform="simulated-sev-snp", device_socket="-")
     logs.configure(sys.stderr)
     listener = bind("bench", settings.host, settings.port)
-    attester = SimulatedSnpAttester(settings.device_socket, settings.limits.device_timeout_s)
+    attester, _ = open_machine(settings)
     app, holder, _ = assemble(settings, ScriptedEngine(WORDS), attester, SECRET, random=secrets.token_bytes)
     generation = holder.current
     generation.issue(STATEMENT)

@@ -1,6 +1,7 @@
 """One enclave in process: a scripted engine, a device that signs nothing, and a client that seals by hand."""
 
 import asyncio
+import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable
@@ -8,7 +9,15 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 
-from confide_attestation.evidence import CpuEvidence, CpuKind, Endorsements, SnpEndorsements, parse_bundle
+from confide_attestation.evidence import (
+    CpuEvidence,
+    CpuKind,
+    Endorsements,
+    GpuEvidence,
+    SnpEndorsements,
+    parse_bundle,
+)
+from confide_attestation.simulated.nvidia import SimulatedDevice
 from confide_enclave.app import EnclaveApp
 from confide_enclave.attester import Quote
 from confide_enclave.keys import KeysetHolder
@@ -38,23 +47,31 @@ class Clock:
 
 
 class FakeDevice:
-    """Reports that carry the right report data and no signature; counts its quotes."""
+    """Reports that carry the right report data and no signature, and real ones of GPUs; counts its quotes."""
 
     platform = "simulated-sev-snp"
     simulated = True
 
-    def __init__(self, fault: Exception | None = None) -> None:
+    def __init__(
+        self, fault: Exception | None = None, gpus: tuple[SimulatedDevice, ...] = (), wait_s: float = 0.0
+    ) -> None:
         self.quotes = 0
         self.fault = fault
+        self.devices = gpus
+        self.wait_s = wait_s
 
-    async def quote(self, report_data: bytes) -> Quote:
+    async def gpus(self, nonce: bytes) -> tuple[GpuEvidence, ...]:
+        return tuple(GpuEvidence(gpu.arch, gpu.report(nonce), gpu.chain) for gpu in self.devices)
+
+    async def quote(self, statement: bytes) -> Quote:
         self.quotes += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.wait_s)
         if self.fault:
             raise self.fault
-        report = bytes(0x50) + report_data + bytes(1184 - 0x90)
+        report = bytes(0x50) + hashlib.sha512(statement).digest() + bytes(1184 - 0x90)
         return Quote(
-            CpuEvidence(CpuKind.SEV_SNP, report), Endorsements(snp=SnpEndorsements(b"vek", b"ask", b"ark"))
+            CpuEvidence(CpuKind.SEV_SNP, report),
+            endorsements=Endorsements(snp=SnpEndorsements(b"vek", b"ask", b"ark")),
         )
 
 

@@ -8,11 +8,13 @@ import os
 
 import pytest
 import structlog
-from confide_attestation.evidence import parse_bundle
+from confide_attestation.evidence import Endorsements, TdxEndorsements, encode_endorsements, parse_bundle
 from confide_enclave import logs
+from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES
 from confide_enclave.errors import DeviceUnavailable
 from confide_protocol import labels
 from confide_protocol.keyset import parse_keyset, parse_manifest
+from confide_protocol.statement import parse_statement
 
 from tests.fakes.engine import ScriptedEngine
 from tests.unit.enclave.support import CHAT, SECRET, FakeDevice, Node, Sealed
@@ -56,12 +58,67 @@ async def test_evidence_binds_keyset_and_manifest_to_the_nonce():
 
 
 @pytest.mark.parametrize(
-    "query", ["", "nonce=", "nonce=zz", f"nonce={NONCE}&nonce={NONCE}", f"nonce={NONCE.upper()}"]
+    "query",
+    [
+        "",
+        "nonce=",
+        "nonce=zz",
+        "epoch=zz",
+        f"time={NONCE}",
+        f"nonce={NONCE}&nonce={NONCE}",
+        f"nonce={NONCE}&epoch={NONCE}",
+        f"epoch={NONCE}&epoch={NONCE}",
+        f"nonce={NONCE.upper()}",
+    ],
 )
-async def test_evidence_without_one_good_nonce_is_refused(query):
+async def test_evidence_without_one_good_nonce_or_epoch_is_refused(query):
     """Freshness is never optional."""
     answer = await Node().call("GET", f"/evidence?{query}")
     assert (answer.status, answer.body) == (400, labels.PROBLEMS[400])
+
+
+async def test_evidence_answers_an_epoch_as_it_is():
+    """The statement carries the public value itself, and no nonce."""
+    answer = await Node().call("GET", f"/evidence?epoch={NONCE}")
+    evidence, _ = parse_bundle(answer.body)
+    statement = parse_statement(evidence.statement)
+    assert (statement.epoch, statement.nonce) == (bytes.fromhex(NONCE), None)
+    assert evidence.nonce_path.steps == ()
+
+
+CBOR = {"content-type": "application/cbor"}
+POSTED = encode_endorsements(Endorsements(tdx=TdxEndorsements(b"collateral")))
+
+
+async def test_posted_endorsements_are_offered():
+    """The gateway may bring newer ones; they stand beside the next evidence."""
+    node = Node()
+    answer = await node.call("POST", "/endorsements", [POSTED[:9], POSTED[9:]], CBOR)
+    assert (answer.status, answer.body) == (200, b'{"status":"taken"}')
+    _, offered = parse_bundle((await node.call("GET", f"/evidence?nonce={NONCE}")).body)
+    assert offered.tdx == TdxEndorsements(b"collateral")
+    assert offered.snp.vek == b"vek"
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "headers", "secret", "status"),
+    [
+        ("POST", POSTED, CBOR, b"wrong", 401),
+        ("GET", b"", CBOR, SECRET, 405),
+        ("POST", POSTED, {}, SECRET, 415),
+        ("POST", POSTED, {**CBOR, "content-encoding": "gzip"}, SECRET, 415),
+        ("POST", POSTED[:-1], CBOR, SECRET, 400),
+        ("POST", b"", CBOR, SECRET, 400),
+        ("POST", bytes(MAX_ENDORSEMENTS_BYTES + 1), CBOR, SECRET, 413),
+    ],
+)
+async def test_what_is_no_endorsement_changes_nothing(method, body, headers, secret, status):
+    """Strangers, other types, garbage and floods get constants."""
+    node = Node()
+    answer = await node.call(method, "/endorsements", [body], headers, secret=secret)
+    assert (answer.status, answer.body) == (status, labels.PROBLEMS[status])
+    _, offered = parse_bundle((await node.call("GET", f"/evidence?nonce={NONCE}")).body)
+    assert offered.tdx is None
 
 
 async def test_evidence_says_when_the_device_is_gone_or_the_room_is_full():

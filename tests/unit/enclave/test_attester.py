@@ -1,95 +1,41 @@
-"""The device socket, and the room where nonces share quotes."""
+"""The room where callers share quotes: coalescing, GPUs, epochs, bounds."""
 
 import asyncio
 import os
 
 import pytest
-from confide_attestation.evidence import parse_bundle
-from confide_enclave.attester import QuoteRoom, SimulatedSnpAttester
+from confide_attestation.evidence import MAX_PART_BYTES, Endorsements, TdxEndorsements, parse_bundle
+from confide_attestation.nvidia.digest import gpu_evidence_digest
+from confide_attestation.nvidia.spdm import parse_spdm
+from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
+from confide_enclave.attester import MAX_EPOCHS_WAITING, QuoteRoom
+from confide_enclave.endorsements import Shelf
 from confide_enclave.errors import Busy, DeviceUnavailable
-from confide_protocol import cbor
-from confide_protocol.statement import parse_statement
+from confide_protocol.statement import gpu_nonce, parse_statement
 
-from tests.unit.enclave.support import Clock, FakeDevice
+from tests.unit.enclave.support import NOW, Clock, FakeDevice
 from tests.unit.enclave.test_keys import make_holder
 
 pytestmark = pytest.mark.anyio
 
-REPORT_DATA = bytes(range(64))
+
+@pytest.fixture(scope="module")
+def gpus() -> tuple[SimulatedDevice, ...]:
+    vendor = SimulatedVendor(int(NOW))
+    return tuple(SimulatedDevice(vendor, pdi=bytes([number]) * 8) for number in (1, 2))
 
 
-def framed(reply: object) -> bytes:
-    encoded = reply if isinstance(reply, bytes) else cbor.encode(reply)
-    return len(encoded).to_bytes(4) + encoded
-
-
-def reply(report_data: bytes = REPORT_DATA, **changes: object) -> dict[str, object]:
-    report = bytes(0x50) + report_data + bytes(1184 - 0x90)
-    return {"report": report, "vek": b"v", "ask": b"a", "ark": b"r", **changes}
-
-
-async def ask(tmp_path, answer: bytes | None, timeout_s: float = 1.0):
-    """Run one quote against a device that answers with these bytes, or never."""
-    asked = []
-
-    async def serve(reader, writer):
-        asked.append(await reader.readexactly(64))
-        if answer is None:
-            await asyncio.sleep(5)
-        writer.write(answer or b"")
-        writer.close()
-
-    path = str(tmp_path / "d.sock")
-    server = await asyncio.start_unix_server(serve, path)
-    try:
-        quote = await SimulatedSnpAttester(path, timeout_s).quote(REPORT_DATA)
-    finally:
-        server.close()
-    assert asked == [REPORT_DATA]
-    return quote
-
-
-async def test_a_quote_is_read_from_the_device(tmp_path):
-    """The report answers the report data; the endorsements come along."""
-    quote = await ask(tmp_path, framed(reply()))
-    assert quote.cpu.report[0x50:0x90] == REPORT_DATA
-    assert quote.endorsements.snp.vek == b"v"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"\0\0",
-        b"\0\0\0\x05abc",
-        (1 << 20).to_bytes(4),
-        framed(b"\xff"),
-        framed([1]),
-        framed({"report": b""}),
-        framed(reply(vek="text")),
-        framed(reply(report=bytes(1183))),
-        framed(reply(bytes(64))),
-    ],
-)
-async def test_a_faulty_device_is_unavailable(tmp_path, answer):
-    """Whatever a device says wrongly is one declared error."""
-    with pytest.raises(DeviceUnavailable):
-        await ask(tmp_path, answer)
-
-
-async def test_a_silent_or_absent_device_is_unavailable(tmp_path):
-    """A device that hangs is given up after its time-out; one that is not there at once."""
-    with pytest.raises(DeviceUnavailable):
-        await ask(tmp_path, None, timeout_s=0.05)
-    with pytest.raises(DeviceUnavailable):
-        await SimulatedSnpAttester(str(tmp_path / "none"), 1.0).quote(REPORT_DATA)
-
-
-def make_room(device: FakeDevice, *, max_waiting: int = 100, interval_s: float = 0.05) -> QuoteRoom:
+def make_room(device: FakeDevice, *, max_waiting: int = 100, interval_s: float = 0.05, **more) -> QuoteRoom:
     loop = asyncio.get_running_loop()
-    holder = make_holder(Clock())
     return QuoteRoom(
-        holder, device, b"manifest", max_waiting=max_waiting, monotonic=loop.time, interval_s=interval_s
+        make_holder(Clock()),
+        device,
+        b"manifest",
+        shelf=more.pop("shelf", Shelf()),
+        max_waiting=max_waiting,
+        monotonic=loop.time,
+        interval_s=interval_s,
+        **more,
     )
 
 
@@ -172,3 +118,85 @@ async def test_closing_the_room_ends_every_wait():
     await room.close()
     with pytest.raises(DeviceUnavailable):
         await waiting
+
+
+async def test_gpus_answer_the_statement_that_names_them(gpus):
+    """Nonce and keyset go into the GPUs' nonce, the digest of their evidence into what the CPU signs."""
+    device = FakeDevice(gpus=gpus)
+    room = make_room(device)
+    nonces = [os.urandom(32) for _ in range(3)]
+    bundles = await asyncio.gather(*(room.evidence(nonce) for nonce in nonces))
+    assert device.quotes == 1
+    for nonce, bundle in zip(nonces, bundles, strict=True):
+        evidence, _ = parse_bundle(bundle)
+        statement = parse_statement(evidence.statement)
+        assert evidence.nonce_path.root(nonce) == statement.nonce
+        assert evidence.cpu.report[0x50:0x90] == statement.report_data
+        assert statement.gpu_evidence_digest == gpu_evidence_digest(evidence.gpus)
+        assert room._holder.current.issued(statement.digest)
+        asked = gpu_nonce(statement.nonce, room._holder.current.digest)
+        assert [parse_spdm(gpu.report).nonce for gpu in evidence.gpus] == [asked, asked]
+
+
+async def test_a_gpu_that_babbles_gives_no_evidence(gpus, monkeypatch):
+    """What cannot be named in a statement is told by its fault, and nothing is signed."""
+    device = FakeDevice(gpus=gpus)
+    monkeypatch.setattr(SimulatedDevice, "report", lambda self, nonce: b"garbage")
+    with pytest.raises(DeviceUnavailable, match="GPU's evidence"):
+        await make_room(device).evidence(os.urandom(32))
+    assert device.quotes == 0
+
+
+async def test_an_epoch_is_shared_by_all_who_name_it(gpus):
+    """The statement carries the epoch itself; nonces and other epochs get quotes of their own, in turn."""
+    device = FakeDevice(gpus=gpus)
+    room = make_room(device, interval_s=0.01)
+    first, second = b"e" * 32, b"f" * 32
+    asked = [(first, True), (b"n" * 32, False), (first, True), (second, True), (b"m" * 32, False)]
+    bundles = await asyncio.gather(*(room.evidence(value, is_epoch=epoch) for value, epoch in asked))
+    assert device.quotes == 3
+    for (value, epoch), bundle in zip(asked, bundles, strict=True):
+        evidence, _ = parse_bundle(bundle)
+        statement = parse_statement(evidence.statement)
+        assert (statement.epoch == value, statement.nonce is None) == (epoch, epoch)
+        assert epoch or evidence.nonce_path.root(value) == statement.nonce
+        nonce = gpu_nonce(statement.freshness, room._holder.current.digest)
+        assert parse_spdm(evidence.gpus[0].report).nonce == nonce
+
+
+async def test_waiting_epochs_are_bounded():
+    """Each needs a quote of its own: one too many is told so, one that waits already may be joined."""
+    room = make_room(FakeDevice(), interval_s=0.01)
+    epochs = [os.urandom(32) for _ in range(MAX_EPOCHS_WAITING)]
+    waiting = [asyncio.create_task(room.evidence(epoch, is_epoch=True)) for epoch in (*epochs, epochs[0])]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await room.evidence(os.urandom(32), is_epoch=True)
+    assert await room.evidence(os.urandom(32))
+    assert len(await asyncio.gather(*waiting)) == MAX_EPOCHS_WAITING + 1
+
+
+async def test_slow_hardware_shares_the_more_and_has_an_end():
+    """Who comes while a quote is being made waits for the next one; collecting ends by its time-out."""
+    device = FakeDevice(wait_s=0.05)
+    room = make_room(device, interval_s=0)
+    first = asyncio.create_task(room.evidence(os.urandom(32)))
+    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(room.evidence(os.urandom(32))) for _ in range(20)]
+    assert len(await asyncio.gather(first, *rest)) == 21
+    assert device.quotes == 2
+    with pytest.raises(DeviceUnavailable, match="TimeoutError"):
+        await make_room(device, timeout_s=0.01).evidence(os.urandom(32))
+
+
+async def test_endorsements_go_beside_the_evidence():
+    """Those at hand join those that came with the quote; a bundle over its limit is not served."""
+    shelf = Shelf()
+    room = make_room(FakeDevice(), interval_s=0, shelf=shelf)
+    shelf.take(Endorsements(tdx=TdxEndorsements(b"collateral")))
+    _, offered = parse_bundle(await room.evidence(os.urandom(32)))
+    assert offered.snp.vek == b"vek"
+    assert offered.tdx == TdxEndorsements(b"collateral")
+    shelf.take(Endorsements(tdx=TdxEndorsements(bytes(5 * MAX_PART_BYTES))))
+    with pytest.raises(DeviceUnavailable, match="larger than"):
+        await room.evidence(os.urandom(32))

@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
-from confide_enclave.settings import Limits, load_gateway_secret, load_settings
+from confide_enclave.settings import DeviceSettings, Limits, load_gateway_secret, load_settings
 from confide_protocol.errors import ConfigError
 
 MINIMAL = 'gateway_secret_file = "g"\nplatform = "simulated-sev-snp"\ndevice_socket = "d"\n'
+
+HARDWARE = 'gateway_secret_file = "g"\nplatform = "tdx"\n'
+GPU_ROOTS = "[simulated]\n" + "".join(
+    f'nvidia_{root}_root_spki_sha256 = "{"00" * 32}"\n' for root in ("device", "rim")
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -30,15 +35,23 @@ def test_the_example_is_the_default(tmp_path):
     """deploy/examples/enclave.toml shows every setting at its default."""
     example = load_settings(Path(__file__).parents[3] / "deploy/examples/enclave.toml")
     default = load_settings(write(tmp_path, MINIMAL))
-    for name in ("shapes", "limits", "keyset", "engine", "model"):
+    for name in ("shapes", "limits", "keyset", "engine", "model", "devices", "simulated", "gpus"):
         assert getattr(example, name) == getattr(default, name)
     shown = (Path(__file__).parents[3] / "deploy/examples/enclave.toml").read_text()
-    assert all(f"{name} =" in shown for name in Limits.model_fields)
+    assert all(f"{name} =" in shown for name in (*Limits.model_fields, *DeviceSettings.model_fields))
 
 
 @pytest.mark.parametrize(
     ("text", "field", "remedy"),
     [
+        (MINIMAL.replace('device_socket = "d"', ""), "device_socket", "confide-sim"),
+        (HARDWARE + 'device_socket = "d"', "device_socket", "remove it"),
+        (HARDWARE + GPU_ROOTS, "simulated", "remove it"),
+        (MINIMAL + "gpus = true", "simulated", "confide-sim"),
+        (MINIMAL + "gpus = 1", "gpus", "boolean"),
+        (MINIMAL + '[devices]\ntpm = "/dev/tpm0"', "devices", "real hardware"),
+        (HARDWARE + '[devices]\nimds_url = "file:///x"', "devices.imds_url", "pattern"),
+        (MINIMAL + GPU_ROOTS.replace("00", "zz"), "simulated.nvidia_device_root_spki_sha256", "pattern"),
         ("", "gateway_secret_file", "is missing"),
         (MINIMAL + 'listn = "x"', "listn", "not a known setting"),
         (MINIMAL + 'listen = "8080"', "listen", "pattern"),
@@ -65,6 +78,26 @@ def test_a_fault_is_one_line_with_file_field_and_remedy(tmp_path, text, field, r
     assert (caught.value.file, caught.value.field) == (str(path), field)
     assert remedy in caught.value.remedy
     assert "\n" not in str(caught.value)
+
+
+def test_hardware_needs_no_socket_and_its_devices_may_lie_elsewhere(tmp_path):
+    """Each real platform loads; a device's path is relative to the file, an address stays as it is."""
+    for platform in ("sev-snp", "tdx", "azure-sev-snp", "azure-tdx", "dstack"):
+        text = HARDWARE.replace("tdx", platform) + 'gpus = true\nendorsements_file = "e"\n[devices]\ntpm = "t"\n'
+        settings = load_settings(
+            write(tmp_path, text + 'dstack_socket = "/run/d"\nimds_url = "http://127.0.0.1:1"')
+        )
+        assert (settings.platform, settings.is_simulated, settings.gpus) == (platform, False, True)
+        assert settings.endorsements_file == str(tmp_path / "e")
+        assert (settings.devices.tpm, settings.devices.dstack_socket) == (str(tmp_path / "t"), "/run/d")
+        assert (settings.devices.imds_url, settings.devices.ccel) == ("http://127.0.0.1:1", None)
+
+
+def test_simulated_gpus_need_simulated_roots(tmp_path):
+    """They are named in a table that says so."""
+    settings = load_settings(write(tmp_path, MINIMAL + "gpus = true\n" + GPU_ROOTS))
+    assert settings.is_simulated
+    assert settings.simulated.nvidia_rim_root_spki_sha256 == "00" * 32
 
 
 def test_an_absent_file_is_named(tmp_path):
