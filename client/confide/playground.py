@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
-from confide_attestation.policy_text import simulated_policy
+from confide_attestation.policy_text import SimulatedGpus, simulated_policy, simulated_tdx_policy
 from confide_protocol.errors import ConfigError
 
 START_TIMEOUT_S = 120.0
@@ -32,8 +32,16 @@ MEASUREMENT = hashlib.sha384(b"the playground's image").hexdigest()
 ENCLAVE = """\
 listen = "127.0.0.1:{port}"
 gateway_secret_file = "gateway.secret"
-platform = "simulated-sev-snp"
+platform = "simulated-{platform}"
 device_socket = "device.sock"
+endorsements_file = "endorsements/endorsements.cbor"
+gpus = {gpus}
+"""
+
+GPU_ROOTS = """
+[simulated]
+nvidia_device_root_spki_sha256 = "{nvidia_device_root_spki_sha256}"
+nvidia_rim_root_spki_sha256 = "{nvidia_rim_root_spki_sha256}"
 """
 
 GATEWAY = """\
@@ -42,6 +50,9 @@ policy = "policy.toml"
 allow_simulated = true
 api_keys_file = "keys.toml"
 """
+
+
+Platform = Literal["sev-snp", "tdx"]
 
 
 class PlaygroundFailed(ConfigError):
@@ -118,6 +129,8 @@ class Playground:
 
     folder: Path
     shape: str = "bucketed"
+    platform: Platform = "sev-snp"
+    gpus: int = 1
     gateway_url: str = ""
     api_key: str = field(default="", repr=False)
     children: dict[str, Child] = field(default_factory=dict)
@@ -151,7 +164,8 @@ class Playground:
         device = Path(sysconfig.get_path("scripts")) / "confide-sim"
         return self.spawn(
             "device", str(device), "--socket", f"{self.folder}/device.sock", "--endorsements-dir",
-            f"{self.folder}/endorsements", "--measurement", MEASUREMENT,
+            f"{self.folder}/endorsements", "--measurement", MEASUREMENT, "--platform", self.platform,
+            "--gpus", str(self.gpus),
         )  # fmt: skip
 
     def start_enclave(self, config: str = "enclave.toml", name: str = "enclave") -> Child:
@@ -180,17 +194,30 @@ class Playground:
         path.chmod(0o600)
         return path
 
-    def write_policy(self, device: Mapping[str, str], manifest_digest: str, name: str = "policy.toml") -> Path:
+    def write_policy(self, device: Mapping[str, Any], manifest_digest: str, name: str = "policy.toml") -> Path:
         """Write the policy that accepts this very device and manifest."""
-        text = simulated_policy(
-            ark_sha256=bytes.fromhex(device["ark_sha256"]),
-            measurement=bytes.fromhex(device["measurement"]),
-            manifest_digest=bytes.fromhex(manifest_digest),
-            not_after_unix_s=int(time.time()) + POLICY_LIFETIME_S,
+
+        def pin(field: str) -> bytes:
+            return bytes.fromhex(device[field])
+
+        gpus = None
+        if self.gpus:
+            roots = pin("nvidia_device_root_spki_sha256"), pin("nvidia_rim_root_spki_sha256")
+            gpus = SimulatedGpus(self.gpus, *roots, device["driver"], device["firmware"])
+        root = "amd_ark_sha256" if self.platform == "sev-snp" else "intel_root_sha256"
+        common: dict[str, Any] = {
+            "manifest_digest": bytes.fromhex(manifest_digest),
+            "not_after_unix_s": int(time.time()) + POLICY_LIFETIME_S,
             # Several playgrounds may be known to one user: each has a policy of its own.
-            policy_id=f"playground-{device['ark_sha256'][:8]}",
-            shape=self.shape,
-        )
+            "policy_id": f"playground-{device[root][:8]}",
+            "shape": self.shape,
+            "gpus": gpus,
+        }
+        if self.platform == "sev-snp":
+            text = simulated_policy(ark_sha256=pin(root), measurement=pin("measurement"), **common)
+        else:
+            rtmrs = [bytes.fromhex(value) for value in device["rtmrs"]]
+            text = simulated_tdx_policy(root_sha256=pin(root), mr_td=pin("mr_td"), rtmrs=rtmrs, **common)
         return self.write(name, text)
 
     def start(
@@ -201,13 +228,14 @@ class Playground:
         The policy pins this very device and the manifest of the enclave's own files.
         """
         self.write("gateway.secret", secrets.token_hex(32))
-        self.write("enclave.toml", ENCLAVE.format(port=enclave_port) + enclave_settings)
         device = self.start_device()
-        config = str(self.folder / "enclave.toml")
-        measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
         keys = self.confide("keys", "keys", "new", "--file", f"{self.folder}/keys.toml", "--label", "you", "--json")
         device_says = device.ready()
+        settings = ENCLAVE.format(port=enclave_port, platform=self.platform, gpus=str(self.gpus > 0).lower())
+        roots = GPU_ROOTS.format_map(device_says) if self.gpus else ""
+        config = str(self.write("enclave.toml", settings + enclave_settings + roots))
         enclave = self.start_enclave()
+        measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
         self.write_policy(device_says, measuring.ready()["manifest_digest"])
         self.api_key = keys.ready()["key"]
         self.stop("manifest")
@@ -218,10 +246,12 @@ class Playground:
 
 
 @contextmanager
-def playground(folder: Path, *, shape: str = "bucketed") -> Iterator[Playground]:
+def playground(
+    folder: Path, *, shape: str = "bucketed", platform: Platform = "sev-snp", gpus: int = 1
+) -> Iterator[Playground]:
     """Give a playground in `folder` (0700); its processes end with the block, however the block ends."""
     folder.chmod(0o700)
-    ground = Playground(folder, shape)
+    ground = Playground(folder, shape, platform, gpus)
     with ExitStack() as stack:
         stack.callback(ground.stop_all)
         yield ground

@@ -10,7 +10,7 @@ from confide_attestation.transcript_text import render_transcript
 from confide.cli.chat import save_audit
 from confide.cli.conversation import stream_chat
 from confide.cli.render import render_receipt
-from confide.playground import Playground, playground, stopping
+from confide.playground import Platform, Playground, playground, stopping
 from confide.policy_memory import PolicyMemory
 from confide.relay import Relay
 
@@ -41,22 +41,38 @@ What it does not show: when it happened, or that the answer is right."""
     "--port", type=click.IntRange(0, 65535), default=0, help="The gateway's port.  [default: any free one]"
 )
 @click.option(
+    "--platform",
+    type=click.Choice(["sev-snp", "tdx"]),
+    default="sev-snp",
+    show_default=True,
+    help="The simulated CPU's TEE.",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(0, 8),
+    default=1,
+    show_default=True,
+    metavar="0..8",
+    help="Simulated Hopper GPUs.",
+)
+@click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the exchange as an audit file."
 )
-def demo(prompt: str, serve: bool, port: int, save: Path | None) -> None:
+def demo(prompt: str, serve: bool, port: int, platform: Platform, gpus: int, save: Path | None) -> None:
     """Ask one sealed question, end to end, on this machine.
 
-    Starts a simulated SEV-SNP device, an enclave with a small language model and a gateway, each a process of its
-    own on loopback; verifies the enclave, asks, prints the answer as it comes, and verifies its receipt.
+    Starts the simulated devices of a confidential machine (CPU and GPU), an enclave with a small language model and
+    a gateway, each a process of its own on loopback; verifies the enclave, asks, prints the answer as it comes, and
+    verifies its receipt. The model itself runs on this machine's CPU.
     """
     started_s = time.monotonic()
     click.echo(BANNER)
     with (
         stopping(),
         tempfile.TemporaryDirectory(prefix="confide-") as folder,
-        playground(Path(folder)) as ground,
+        playground(Path(folder), platform=platform, gpus=gpus) as ground,
     ):
-        click.echo("\nStarting: simulated device, enclave, gateway …")
+        click.echo(f"\nStarting: simulated {_machine(platform, gpus)}, enclave, gateway …")
         ground.start(port=port)
         for name, child in ground.children.items():
             click.echo(f"  {name:<8} process {child.process.pid}")
@@ -76,6 +92,11 @@ def demo(prompt: str, serve: bool, port: int, save: Path | None) -> None:
             click.echo(f"\nKept: {save}   judge it with: confide audit --allow-simulated {save}")
         if serve:
             _serve(ground)
+
+
+def _machine(platform: Platform, gpus: int) -> str:
+    cpu = {"sev-snp": "AMD SEV-SNP", "tdx": "Intel TDX"}[platform]
+    return cpu + (f" with {gpus} NVIDIA Hopper GPU{'s' if gpus > 1 else ''}" if gpus else "")
 
 
 def _ask(relay: Relay, prompt: str, started_s: float) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from confide.playground import Child, PlaygroundFailed, playground, stopping
+from confide.playground import Child, Platform, PlaygroundFailed, playground, stopping
 from confide_attestation.policy import load_policy
 from confide_protocol.errors import ConfigError
 
@@ -128,11 +128,40 @@ def test_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_policy_pins_this_run(tmp_path: Path) -> None:
-    """The written policy is of kind simulated and names device, image and manifest."""
-    with playground(tmp_path) as ground:
-        path = ground.write_policy({"ark_sha256": "ab" * 32, "measurement": "cd" * 48}, "ef" * 32)
+GPU_SAYS = {
+    "nvidia_device_root_spki_sha256": "11" * 32,
+    "nvidia_rim_root_spki_sha256": "22" * 32,
+    "driver": "550.90.07",
+    "firmware": "96.00.9F.00.01",
+}
+SNP_SAYS = {"amd_ark_sha256": "ab" * 32, "measurement": "cd" * 48}
+TDX_SAYS = {
+    "intel_root_sha256": "ab" * 32,
+    "mr_td": "cd" * 48,
+    "rtmrs": ["01" * 48, "02" * 48, "03" * 48, "00" * 48],
+}
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 4])
+@pytest.mark.parametrize("kind", ["sev-snp", "tdx"])
+def test_the_policy_pins_this_run(tmp_path: Path, kind: Platform, gpus: int) -> None:
+    """The written policy is of kind simulated and names devices, image and manifest."""
+    says = (SNP_SAYS if kind == "sev-snp" else TDX_SAYS) | GPU_SAYS
+    with playground(tmp_path, platform=kind, gpus=gpus) as ground:
+        path = ground.write_policy(says, "ef" * 32)
     policy = load_policy(path.read_bytes(), "policy.toml")
     assert (policy.kind, policy.id, policy.shape) == ("simulated", "playground-abababab", "bucketed")
+    assert policy.platform_name == f"simulated-{kind}"
+    assert policy.manifest.digests == ("ef" * 32,)
+    roots = policy.roots
+    assert roots is not None
+    assert (roots.amd_ark_sha256, roots.intel_root_sha256) == (
+        ("ab" * 32, "none") if kind == "sev-snp" else ("none", "ab" * 32)
+    )
+    if gpus:
+        assert roots.nvidia_rim_root_spki_sha256 == "22" * 32
+        assert (policy.gpus.gpus, policy.gpus.modes) == (gpus, ("SPT",) if gpus == 1 else ("MPT",))
+    else:
+        assert (policy.gpu, roots.nvidia_device_root_spki_sha256) == ("none", "none")
     assert policy.not_after_unix_s > time.time()
     assert path.stat().st_mode & 0o777 == 0o600
