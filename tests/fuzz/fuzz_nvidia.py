@@ -4,19 +4,38 @@ from collections.abc import Callable
 from functools import cache
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import GpuEvidence
 from confide_attestation.nvidia.certificates import split_pem
 from confide_attestation.nvidia.evidence import DeviceEvidence, NvidiaEndorsements, parse_evidence
+from confide_attestation.nvidia.ids import NVIDIA_CHECKS
 from confide_attestation.nvidia.jose import parse_jwks
+from confide_attestation.nvidia.judge_set import judge_gpus
 from confide_attestation.nvidia.nras import parse_bundle, verify_nras
 from confide_attestation.nvidia.ocsp import OcspAnswer, read_answer
+from confide_attestation.nvidia.policy import GpuPolicy
 from confide_attestation.nvidia.rim import judge_rim, looks_like_rim
 from confide_attestation.nvidia.spdm import parse_spdm
 from confide_attestation.nvidia.verify import verify_nvidia
+from confide_attestation.policy import SimulatedRoots
 from confide_attestation.result import Verdict
 from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
 
 from tests.fakes.nras import NONCE, NOW, Nras
 
+WAIVED = {"waived": "any simulated device will do"}
+POLICY = GpuPolicy.model_validate(
+    {
+        "gpus": 1,
+        "switches": 0,
+        "architectures": ["HOPPER"],
+        "modes": ["SPT"],
+        "min_driver": "550.90.07",
+        "firmware": ["96.00.9F.00.01"],
+        "ueids": WAIVED,
+        "fwid": "required",
+        "revocation": {"max_age_s": 86_400, "rim_hold": "refused"},
+    }
+)
 Genuine = tuple[SimulatedDevice, DeviceEvidence, tuple[bytes, ...], tuple[OcspAnswer, ...]]
 
 
@@ -30,6 +49,17 @@ def genuine() -> Genuine:
 def service() -> tuple[bytes, bytes]:
     nras = Nras()
     return nras.bundle(), nras.jwks
+
+
+@cache
+def pins() -> SimulatedRoots:
+    roots = genuine()[0].vendor.roots
+    return SimulatedRoots(
+        amd_ark_sha256="none",
+        intel_root_sha256="none",
+        nvidia_device_root_spki_sha256=roots.device_spki_sha256.hex(),
+        nvidia_rim_root_spki_sha256=roots.rim_spki_sha256.hex(),
+    )
 
 
 def _read(parse: Callable[[bytes], object]) -> Callable[[bytes], None]:
@@ -75,6 +105,10 @@ def device(data: bytes) -> None:
     roots = own.vendor.roots
     given = NvidiaEndorsements(rims, answers)
     result = verify_nvidia([evidence], given, now_unix_s=NOW, nonce=NONCE, roots=roots)
+    gpus = [GpuEvidence(own.arch.value, evidence.report, evidence.chain)]
+    part = judge_gpus(gpus, given, POLICY, pins(), now_unix_s=NOW, nonce=NONCE)
+    assert [check.id for check in part.checks] == list(NVIDIA_CHECKS)
+    assert result.verdict is Verdict.AUTHENTIC or not part.holds
     if result.verdict is Verdict.AUTHENTIC and kind < 2:
         # White space around PEM blocks has no meaning.
         assert evidence.report == genuine()[1].report

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import Endorsements
 from confide_attestation.result import Verdict
 from confide_attestation.simulated.azure import SimulatedAzure, encode, make_ak
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.vtpm.azure import verify_azure
 from confide_attestation.vtpm.hcl import parse_hcl, parse_runtime
+from confide_attestation.vtpm.judge import judge_azure
 from confide_attestation.vtpm.tpm import parse_attest, parse_pcrs
 
 NOW = 1_790_000_000
@@ -53,7 +55,10 @@ def judged(data: bytes) -> None:
         return
     kind, body = data[0] % 4, data[1:]
     given = VTPM if kind == 0 else replace(VTPM, **{("quote", "signature", "pcrs")[kind - 1]: body})
-    result = verify_azure(body if kind == 0 else HCL, given, PLATFORM, now_unix_s=NOW, nonce=NONCE)
+    report = body if kind == 0 else HCL
+    result = verify_azure(report, given, PLATFORM, now_unix_s=NOW, nonce=NONCE)
+    bound = judge_azure(report, given, Endorsements(), None, None, now_unix_s=NOW, nonce=NONCE)
+    assert (bound.holds, bound.bound) == (False, None)
     if result.verdict is Verdict.AUTHENTIC:
         assert kind not in (1, 2) or given == VTPM
         assert list(result.claims["pcrs"].values()) == [value.hex() for value in AZURE.pcrs]
