@@ -71,8 +71,10 @@ fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/fuzz.lock
 	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
+# Published vectors and real evidence get their verdicts; then every mutation of accepted evidence is refused.
 conformance: $(VENV)/.ready
 	@$(BIN)/python -m pytest tests/vectors $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 # Needs uv on PATH; writes no index and no host name.
 UV_COMPILE_GROUP = uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
