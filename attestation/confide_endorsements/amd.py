@@ -54,7 +54,9 @@ def chip_of(report: bytes, product: Product | None = None) -> Chip:
         known = f"a report of version {parsed.version} does not name a known product"
         raise EvidenceMalformed(f"{known}; say which with --product: {', '.join(Product)}")
     if SIGNING_KEYS.get(parsed.signing_key) is not Signer.VCEK:
-        because = "AMD gives a VLEK only to the cloud that it is for; the machine's own certificate table holds it"
+        because = (
+            "AMD gives it only to its cloud; the machine's own certificate table holds it: give it with --vlek"
+        )
         raise EndorsementsUnavailable("the VLEK", f"{KDS}/vlek/v1/{named}/cert_chain", because)
     size = _HWID_BYTES[named]
     if not any(parsed.chip_id):
@@ -62,12 +64,23 @@ def chip_of(report: bytes, product: Product | None = None) -> Chip:
     return Chip(named, parsed.chip_id[:size], decode_tcb(parsed.reported_tcb, named))
 
 
-def chain_name(product: Product, kds: str = KDS) -> Name:
-    return Name(Kind.AMD_CERT_CHAIN, f"{product}/vcek", f"{kds}/vcek/v1/{product}/cert_chain")
+@library_warnings_ignored()
+def vlek_product(der: bytes) -> Product:
+    """Return the product that a VLEK is for. Raises: EvidenceMalformed if it is none. Judges nothing."""
+    vek = parse_vek(load_certificate(der, "vek_format"))
+    if vek.signer is not Signer.VLEK:
+        raise EvidenceMalformed("expected a VLEK, found a VCEK")
+    return vek.product
 
 
-def crl_name(product: Product, kds: str = KDS) -> Name:
-    return Name(Kind.AMD_CRL, f"{product}/vcek", f"{kds}/vcek/v1/{product}/crl")
+def chain_name(product: Product, kds: str = KDS, signer: Signer = Signer.VCEK) -> Name:
+    room = signer.lower()
+    return Name(Kind.AMD_CERT_CHAIN, f"{product}/{room}", f"{kds}/{room}/v1/{product}/cert_chain")
+
+
+def crl_name(product: Product, kds: str = KDS, signer: Signer = Signer.VCEK) -> Name:
+    room = signer.lower()
+    return Name(Kind.AMD_CRL, f"{product}/{room}", f"{kds}/{room}/v1/{product}/crl")
 
 
 async def fetch_vcek(http: Http, chip: Chip, name: Name) -> bytes:

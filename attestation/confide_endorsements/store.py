@@ -9,7 +9,7 @@ from confide_attestation.errors import EndorsementsUnavailable, EvidenceMalforme
 from confide_attestation.evidence import CpuKind, Endorsements, EvidenceBundle, SnpEndorsements, TdxEndorsements
 from confide_attestation.nvidia.evidence import DeviceEvidence, NvidiaEndorsements
 from confide_attestation.nvidia.ocsp import OcspAnswer
-from confide_attestation.snp.abi import Product
+from confide_attestation.snp.abi import Product, Signer
 
 from confide_endorsements import amd, azure, intel, nvidia
 from confide_endorsements.cache import Cache, Found
@@ -38,7 +38,7 @@ class Store:
         now_unix_s: Callable[[], int] = lambda: int(time.time()),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`refresh` asks again for what was kept before; `tell` hears when a vendor is silent and the cache must do."""
+        """`refresh` asks again for what was kept before; `tell` hears when a kept document must do."""
         self.cache, self.http, self.services = cache, http, services or Services()
         self._now, self._tell = now_unix_s, tell
         self._not_before = now_unix_s() if refresh else 0
@@ -53,6 +53,16 @@ class Store:
         if from_azure:
             await self._from_azure(chip, vcek, chain)
         vek = await self._obtain(vcek, partial(amd.fetch_vcek, chip=chip, name=vcek))
+        return await self._above(vek, chain, crl)
+
+    async def vlek(self, der: bytes) -> SnpEndorsements:
+        """Gather ASVK, ARK and AMD's list for a cloud's VLEK, which its machines hold themselves."""
+        product, kds = amd.vlek_product(der), self.services.kds
+        return await self._above(
+            der, amd.chain_name(product, kds, Signer.VLEK), amd.crl_name(product, kds, Signer.VLEK)
+        )
+
+    async def _above(self, vek: bytes, chain: Name, crl: Name) -> SnpEndorsements:
         ask, ark = amd.split_chain(await self._obtain(chain, partial(amd.fetch_chain, name=chain)))
         return SnpEndorsements(vek, ask, ark, await self._obtain(crl, partial(amd.fetch_crl, name=crl)))
 

@@ -115,8 +115,8 @@ class Vendors:
         crl = chip.crl(issued_unix_s=now_unix_s - 60, next_update_unix_s=now_unix_s + 20 * DAY_S)
         self.routes |= {
             vcek: Reply(body=chip.vek),
-            f"/vcek/v1/{chip.product}/cert_chain": Reply(body=pem(chip.ask, chip.ark)),
-            f"/vcek/v1/{chip.product}/crl": Reply(body=crl),
+            f"/{chip.signer.lower()}/v1/{chip.product}/cert_chain": Reply(body=pem(chip.ask, chip.ark)),
+            f"/{chip.signer.lower()}/v1/{chip.product}/crl": Reply(body=crl),
         }
         return vcek
 

@@ -21,7 +21,9 @@ from confide_attestation.evidence import (
 )
 from confide_attestation.nvidia.chain import MAX_CHAIN_BYTES
 from confide_attestation.nvidia.evidence import MAX_EVIDENCE_BYTES, DeviceEvidence, parse_evidence
+from confide_attestation.pem import pem_or_der
 from confide_attestation.snp.abi import Product
+from confide_attestation.snp.certificates import MAX_CERTIFICATE_BYTES
 from confide_attestation.tdx.abi import MAX_PADDED_BYTES
 from confide_attestation.vtpm.hcl import MAX_HCL_BYTES
 from confide_endorsements import nvidia as nvidia_services
@@ -88,9 +90,17 @@ def fetch() -> None:
     type=click.Choice([each.value for each in Product]),
     help="For reports of version 2, which do not say.",
 )
+@click.option("--vlek", type=FILE, help="The cloud's certificate (PEM or DER) for reports that a VLEK signed.")
 @click.option("--azure", is_flag=True, help="Ask this Azure machine's own metadata service for its certificates.")
 @_source
-def snp(reports: tuple[Path, ...], product: str | None, azure: bool, to: Path | None, **source: Any) -> None:  # noqa: ANN401
+def snp(
+    reports: tuple[Path, ...],
+    product: str | None,
+    vlek: Path | None,
+    azure: bool,
+    to: Path | None,
+    **source: Any,  # noqa: ANN401
+) -> None:
     """Fetch VCEK, AMD's chain and list for each SEV-SNP REPORT (or Azure's HCL report).
 
     AMD answers for one chip in 10 seconds; give many reports at once and they are spaced.
@@ -100,7 +110,8 @@ def snp(reports: tuple[Path, ...], product: str | None, azure: bool, to: Path | 
     store, line = _store(**source), None if product is None else Product(product)
     for path in reports:
         data = _read(path, MAX_HCL_BYTES)
-        found = _run(path, partial(store.snp, data, product=line, from_azure=azure))
+        ask = partial(store.snp, data, product=line, from_azure=azure)
+        found = _run(path, ask) if vlek is None else _run(vlek, partial(store.vlek, _certificate(vlek)))
         _finish(path, Endorsements(snp=found), to)
 
 
@@ -291,6 +302,13 @@ def _devices(evidence: Path, chain: Path | None) -> tuple[DeviceEvidence, ...]:
         return parse_evidence(data, certificates)
     except EvidenceMalformed as fault:
         raise ConfigError(str(evidence), "evidence", str(fault)) from None
+
+
+def _certificate(path: Path) -> bytes:
+    try:
+        return pem_or_der(_read(path, MAX_CERTIFICATE_BYTES), "CERTIFICATE")
+    except EvidenceMalformed as fault:
+        raise ConfigError(str(path), "certificate", str(fault)) from None
 
 
 def _bundle(file: Path) -> EvidenceBundle:

@@ -174,6 +174,21 @@ def test_azures_own_certificates(files: Path, vendors: Vendors, amd: SimulatedAm
     assert vendors.asked == ["/metadata/THIM/amd/certification", "/vcek/v1/Genoa/crl"]
 
 
+def test_a_clouds_own_key(files: Path, vendors: Vendors, amd: SimulatedAmd) -> None:
+    """--vlek brings it; without it the line says so."""
+    chip = SimulatedAmd.make(NOW, signer="VLEK", keys=amd.keys)
+    vendors.serve_amd(chip, NOW)
+    (files / "report").write_bytes(chip.sign_report(bytes(64)))
+    (files / "vlek").write_bytes(chip.vek)
+    there = ["--cache", files / "cache", *elsewhere(vendors)]
+    result = run("fetch", "snp", files / "report", *there)
+    assert (result.exit_code, "--vlek" in result.stderr) == (1, True)
+    assert run("fetch", "snp", files / "report", "--vlek", files / "vlek", *there).exit_code == 0
+    for wrong in ("report", "quote", "empty"):
+        (files / "empty").touch()
+        assert run("fetch", "snp", files / "report", "--vlek", files / wrong, *there).exit_code == 2
+
+
 def test_a_vendor_that_refuses_is_one_line(files: Path, vendors: Vendors) -> None:
     """Exit 1, the URL, no word of the answer."""
     vendors.routes = {path: Reply(404, b"CANARY") for path in vendors.routes}

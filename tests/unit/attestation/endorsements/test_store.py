@@ -61,6 +61,18 @@ async def test_amds_documents_are_accepted(store: Store, vendors: Vendors, amd: 
     assert len(vendors.asked) == 3
 
 
+async def test_a_clouds_own_key_gets_the_chain_above_it(store: Store, vendors: Vendors, amd: SimulatedAmd) -> None:
+    """The machine holds its VLEK; AMD has another chain and list for those."""
+    chip = SimulatedAmd.make(NOW, signer="VLEK", keys=amd.keys)
+    vendors.serve_amd(chip, NOW)
+    assert snp_holds(chip, chip.sign_report(bytes(64)), await store.vlek(chip.vek))
+    assert vendors.asked == ["/vlek/v1/Genoa/cert_chain", "/vlek/v1/Genoa/crl"]
+    with pytest.raises(EvidenceMalformed, match="found a VCEK"):
+        await store.vlek(amd.vek)
+    with pytest.raises(EvidenceMalformed):
+        await store.vlek(chip.ask)
+
+
 async def test_nvidias_documents_are_accepted(
     store: Store, offline: Store, vendors: Vendors, device: SimulatedDevice
 ) -> None:
