@@ -71,12 +71,22 @@ _VECTORS: Mapping[str, _Vector] = {
     ),
     "event_log": _Vector(
         authentic=span(EventLogCheck.LOG_FORMAT, EventLogCheck.RTMR3_REPLAY),
-        executables=span(EventLogCheck.EVENT_DIGEST, EventLogCheck.COMPOSE_HASH),
+        executables=span(EventLogCheck.EVENT_DIGEST, tuple(EventLogCheck)[-1]),
     ),
     "nvidia": _Vector(
         authentic=span(NvidiaCheck.CHAIN_FORMAT, NvidiaCheck.REPORT_FIELDS),
-        configuration=(NvidiaCheck.NVDEC0, *span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.TOPOLOGY)),
-        executables=(*span(NvidiaCheck.RIM_FORMAT, NvidiaCheck.INDEX_CONFLICT), NvidiaCheck.MEASUREMENTS),
+        hardware=(NvidiaCheck.ARCH_DENIED, NvidiaCheck.UEID, NvidiaCheck.OCSP_AGE),
+        configuration=(
+            NvidiaCheck.NVDEC0,
+            *span(NvidiaCheck.DUPLICATE_DEVICE, NvidiaCheck.SWITCH_COUNT),
+            NvidiaCheck.MODE_DENIED,
+        ),
+        executables=(
+            *span(NvidiaCheck.RIM_FORMAT, NvidiaCheck.INDEX_CONFLICT),
+            NvidiaCheck.MEASUREMENTS,
+            NvidiaCheck.MIN_DRIVER,
+            NvidiaCheck.FIRMWARE,
+        ),
     ),
     "nras": _Vector(authentic=tuple(NrasCheck)),
 }

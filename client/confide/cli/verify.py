@@ -150,7 +150,10 @@ def run_options(*, at: bool = True, policy: bool = False) -> Callable[[Command],
         ) -> None:
             now_unix_s = int(time.time()) if at is None else at
             run = Run(now_unix_s, as_json, html, ear, policy_file, allow_simulated)
-            command(*args, run=run, **options)
+            try:
+                command(*args, run=run, **options)
+            except PolicyError as fault:
+                stop(str(fault))
 
         shared = (*((at_option,) if at else ()), *(_POLICY if policy else ()), *_OUTPUT)
         return functools.reduce(lambda each, option: option(each), reversed(shared), wrapped)

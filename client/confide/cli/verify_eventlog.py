@@ -25,18 +25,21 @@ UNJUDGED = (
     type=FILE,
     help="Intel's documents, dcap-qvl's QuoteCollateralV3 as JSON.  [default: the quote's signature is not judged]",
 )
-@run_options()
+@run_options(policy=True)
 def eventlog(log: Path, quote: Path, collateral: Path | None, run: Run) -> None:
     """Replay LOG (CCEL, an event list as JSON, or dstack's GetQuote answer) into the RTMRs of a TDX quote.
 
     Only events that were recomputed from their digests are shown (--json). For dstack the compose hash has to be
     there once, before the application could write events of its own.
     """
+    policy = run.policy
     result = verify_event_log(
         read_file(log),
         read_file(quote, MAX_PADDED_BYTES),
         now_unix_s=run.now_unix_s,
         collateral_json=None if collateral is None else read_file(collateral, MAX_COLLATERAL_BYTES),
+        policy=policy,
+        allow_simulated=run.allow_simulated,
     )
     files = {
         EventLogCheck.LOG_FORMAT: log,

@@ -19,17 +19,23 @@ from confide.cli.verify import FILE, Run, finish, read_file, run_options, stop
 @click.option(
     "--collateral", type=FILE, help="Intel's documents for the platform: dcap-qvl's QuoteCollateralV3 as JSON."
 )
-@run_options()
+@run_options(policy=True)
 def tdx(quote: Path, collateral: Path | None, run: Run) -> None:
     """Judge the TDX QUOTE, of version 4 or 5, with or without zero bytes after it.
 
-    Only authenticity is judged: form, signatures, chains, revocation, TCB, debugging, migration, service TDs. A TCB
-    status other than UpToDate is refused. The verdict is then "authentic, NOT appraised".
+    Without --policy only authenticity is judged: form, signatures, chains, revocation, TCB, debugging, migration,
+    service TDs; a TCB status other than UpToDate is refused. The verdict is then "authentic, NOT appraised".
     """
-    data = read_file(quote, MAX_PADDED_BYTES)
+    policy, data = run.policy, read_file(quote, MAX_PADDED_BYTES)
     if collateral is None:
         stop_without_collateral(quote, data)
-    result = verify_tdx(data, read_file(collateral, MAX_COLLATERAL_BYTES), now_unix_s=run.now_unix_s)
+    result = verify_tdx(
+        data,
+        read_file(collateral, MAX_COLLATERAL_BYTES),
+        now_unix_s=run.now_unix_s,
+        policy=policy,
+        allow_simulated=run.allow_simulated,
+    )
     files = {str(check): collateral if check is TdxCheck.COLLATERAL_FORMAT else quote for check in TDX_FILES}
     finish(result, run, files, what=quote)
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 from confide_attestation.appraise import appraise
-from confide_attestation.errors import AttestationError
+from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import (
     MAX_BUNDLE_BYTES,
     CpuKind,
@@ -21,7 +21,6 @@ from confide_attestation.result import AttestationResult
 from confide_attestation.snp.judge import verify_snp
 from confide_attestation.tdx.judge import verify_tdx
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
-from confide_protocol.errors import PolicyError
 
 from confide.cli import options
 from confide.cli.verify import FILE, Run, finish, read_file, read_hex, run_options, stop, verify
@@ -71,23 +70,20 @@ def _judge(what: Path | str, data: bytes, nonce: bytes | None, run: Run) -> NoRe
     policy = run.policy
     try:
         evidence, endorsements = parse_bundle(data)
-    except AttestationError as fault:
+    except EvidenceMalformed as fault:
         stop(f"{what}: {fault}")
-    try:
-        if policy is None:
-            result = _authenticate(evidence, endorsements, run.now_unix_s)
-        else:
-            result = appraise(
-                evidence,
-                endorsements,
-                policy,
-                now_unix_s=run.now_unix_s,
-                floor=PolicyMemory(default_path()).floor(policy.id),
-                nonce=nonce,
-                allow_simulated=run.allow_simulated,
-            )
-    except (AttestationError, PolicyError) as fault:
-        stop(str(fault))
+    if policy is None:
+        result = _authenticate(evidence, endorsements, run.now_unix_s)
+    else:
+        result = appraise(
+            evidence,
+            endorsements,
+            policy,
+            now_unix_s=run.now_unix_s,
+            floor=PolicyMemory(default_path()).floor(policy.id),
+            nonce=nonce,
+            allow_simulated=run.allow_simulated,
+        )
     finish(result, run, {}, what=what, hint=options.clock_hint(result))
 
 

@@ -1,9 +1,12 @@
 """The export as EAR says neither more nor less than the result."""
 
 import json
+from dataclasses import replace
 
-from confide_attestation.appraise import verify_snp
+import pytest
 from confide_attestation.ear import EAR_PROFILE, export_ear
+from confide_attestation.result import AttestationResult, Check, Outcome, Verdict
+from confide_attestation.snp.judge import verify_snp
 
 from tests.fakes.scene import NOW, Scene
 
@@ -48,3 +51,46 @@ def test_without_a_policy_nothing_is_affirmed() -> None:
     assert ear["ear.status"] == "contraindicated"
     assert "ear.appraisal-policy-id" not in ear["submods"]["cpu0"]
     assert "exp" not in ear
+
+
+@pytest.mark.parametrize(
+    ("submodule", "broken", "claim", "value"),
+    [
+        ("cpu0", "quote_signature", "instance-identity", 99),
+        ("cpu0", "tcb_status_denied", "hardware", 96),
+        ("cpu0", "td_debug", "configuration", 96),
+        ("cpu0", "rtmr3", "executables", 33),
+        ("nvidia", "device_chain_sig", "instance-identity", 99),
+        ("nvidia", "gpu_measurements", "executables", 33),
+        ("nvidia", "topology", "configuration", 96),
+        ("vtpm", "tpm_sig", "instance-identity", 99),
+        ("vtpm", "secure_boot", "configuration", 96),
+        ("vtpm", "pcr_values", "executables", 33),
+        ("event_log", "rtmr0_replay_mismatch", "instance-identity", 99),
+        ("event_log", "compose_hash", "executables", 33),
+        ("nras", "nras_sig", "instance-identity", 99),
+    ],
+)
+def test_each_kind_of_evidence_has_its_submodule(submodule: str, broken: str, claim: str, value: int) -> None:
+    """The fault stands where AR4SI wants it, and nothing is affirmed of a refusal."""
+    ids = ["quote_size", "quote_signature", "tcb_status_denied", "td_debug", "rtmr3", "tpm_sig", "secure_boot", "pcr_values", "rtmr0_replay_mismatch", "compose_hash", "device_chain_sig", "gpu_measurements", "topology", "nras_sig", "policy_expired", "provider_report_data"]
+    checks = tuple(Check(each, Outcome.FAIL if each == broken else Outcome.PASS, "") for each in ids)
+    refused = AttestationResult(Verdict.REFUSED, checks, {"gpu0": {"a": 1}}, False, None, None, NOW)
+    ear = export_ear(refused)
+    assert list(ear["submods"]) == ["cpu0", "vtpm", "event_log", "nvidia", "nras"]
+    assert ear["submods"][submodule]["ear.trustworthiness-vector"][claim] == value
+    assert {each["ear.status"] for each in ear["submods"].values()} == {"contraindicated"}
+    assert [check[0] for check in ear["confide.checks"]] == ["policy_expired", "provider_report_data"]
+    assert ear["confide.claims"] == {"gpu0": {"a": 1}}
+    whole = replace(refused, verdict=Verdict.ACCEPTED, checks=tuple(Check(i, Outcome.PASS, "") for i in ids))
+    assert export_ear(whole)["ear.status"] == "affirming"
+
+
+def test_checks_of_no_evidence_have_a_submodule_too() -> None:
+    """EAR wants one: it claims nothing."""
+    result = AttestationResult(
+        Verdict.AUTHENTIC, (Check("air_parse", Outcome.PASS, ""),), {}, False, None, None, NOW
+    )
+    ear = export_ear(result)
+    assert ear["submods"]["evidence"]["ear.status"] == ear["ear.status"] == "none"
+    assert set(ear["submods"]["evidence"]["ear.trustworthiness-vector"].values()) == {0}
