@@ -21,6 +21,7 @@ from confide_attestation.policy_text import simulated_policy
 from confide_attestation.result import AttestationResult
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.simulated.azure import SimulatedAzure, make_ak
+from confide_attestation.vtpm.policy import COVERING
 
 from tests.fakes import tdx_scene
 from tests.fakes.scene import NONCE, NOW, bind, shared_keys
@@ -40,8 +41,8 @@ def tdx() -> SimulatedAzure:
     return SimulatedAzure(tdx_scene.genuine(), make_ak())
 
 
-def vtpm_policy(machine: SimulatedAzure, pcrs: tuple[int, ...] = (0, 4, 7, 11, 12)) -> str:
-    pinned = "\n".join(f'{pcr} = ["{machine.pcrs[pcr].hex()}"]' for pcr in pcrs)
+def vtpm_policy(machine: SimulatedAzure) -> str:
+    pinned = "\n".join(f'{pcr} = ["{machine.pcrs[pcr].hex()}"]' for pcr in sorted(COVERING))
     return (
         '\n[platform.vtpm]\nsecure_boot = "required"\nconsole = "refused"\n'
         f'user_data = "{"00" * 64}"\n\n[platform.vtpm.pcrs]\n{pinned}\n'
