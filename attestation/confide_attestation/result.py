@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from confide_protocol.keyset import Keyset, Manifest
 
@@ -22,8 +23,7 @@ class Verdict(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One step of an appraisal. `id` is shared by SPEC, code, CLI and vectors; `detail` is for a person."""
 
     id: str

@@ -5,54 +5,52 @@ from enum import StrEnum
 
 from confide_attestation.result import Check, Outcome
 
+PASSED, FAILED, SKIPPED = Outcome.PASS, Outcome.FAIL, Outcome.SKIP
+
 
 class Ledger:
     """The outcomes so far. A SKIP counts only if it was waived by the policy."""
 
     def __init__(self) -> None:
         self._checks: dict[StrEnum, Check] = {}
+        self._of: dict[Outcome, set[StrEnum]] = {PASSED: set(), FAILED: set(), SKIPPED: set()}
         self._waived: set[StrEnum] = set()
 
     def expect(self, check_id: StrEnum, holds: bool, passed: str, failed: str) -> bool:
         """Record PASS or FAIL and return whether the check holds."""
-        self._record(check_id, Outcome.PASS if holds else Outcome.FAIL, passed if holds else failed)
+        self._record(check_id, PASSED if holds else FAILED, passed if holds else failed)
         return holds
 
     def fail(self, check_id: StrEnum, detail: str) -> None:
-        self._record(check_id, Outcome.FAIL, detail)
+        self._record(check_id, FAILED, detail)
 
     def skip(self, check_id: StrEnum, reason: str) -> None:
         """Record that a check was not made; such a check keeps an appraisal from being accepted."""
-        self._record(check_id, Outcome.SKIP, reason)
+        self._record(check_id, SKIPPED, reason)
 
     def waive(self, check_id: StrEnum, reason: str) -> None:
         """Record that the policy waives a check, with its written reason."""
-        self._record(check_id, Outcome.SKIP, f"waived by the policy: {reason}")
+        self._record(check_id, SKIPPED, f"waived by the policy: {reason}")
         self._waived.add(check_id)
 
     def passed(self, check_ids: Iterable[StrEnum]) -> bool:
-        return all(
-            check_id in self._checks and self._checks[check_id].outcome is Outcome.PASS for check_id in check_ids
-        )
+        return self._of[PASSED].issuperset(check_ids)
 
     def failed(self, check_ids: Iterable[StrEnum]) -> bool:
         """Say whether any of `check_ids` was made and failed."""
-        return any(
-            check_id in self._checks and self._checks[check_id].outcome is Outcome.FAIL for check_id in check_ids
-        )
+        return not self._of[FAILED].isdisjoint(check_ids)
 
     def holds(self, scope: Iterable[StrEnum]) -> bool:
         """Say whether every check of `scope` passed or was waived."""
-        return all(check_id in self._waived or self.passed((check_id,)) for check_id in scope)
+        return (self._of[PASSED] | self._waived).issuperset(scope)
 
     def close(self, scope: Iterable[StrEnum]) -> tuple[Check, ...]:
         """Return the checks of `scope` in order; those never made are SKIP."""
         unreached = "not reached: an earlier check failed"
-        return tuple(
-            self._checks.get(check_id) or Check(check_id.value, Outcome.SKIP, unreached) for check_id in scope
-        )
+        return tuple([self._checks.get(name) or Check(str(name), SKIPPED, unreached) for name in scope])
 
     def _record(self, check_id: StrEnum, outcome: Outcome, detail: str) -> None:
         if check_id in self._checks:
             raise AssertionError(f"{check_id} is judged twice")
-        self._checks[check_id] = Check(check_id.value, outcome, detail)
+        self._checks[check_id] = Check(str(check_id), outcome, detail)
+        self._of[outcome].add(check_id)

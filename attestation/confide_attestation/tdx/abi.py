@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.reader import Reader
@@ -21,6 +22,7 @@ MAX_PADDED_BYTES = 64 * 1024
 HEADER_BYTES = 48
 QE_REPORT_BYTES = 384
 CHAIN_LENGTH = 3
+_REMEMBERED = 64
 TEE_TDX = 0x81
 ECDSA_P256 = 2
 INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
@@ -56,6 +58,7 @@ FIELDS: Mapping[str, tuple[int, int]] = {
     "report_data": (520, 64),
 }
 TD15_FIELDS: Mapping[str, tuple[int, int]] = {"tee_tcb_svn2": (584, 16), "mr_service_td": (600, 48)}
+LAYOUTS = {BodyType.TD10: FIELDS, BodyType.TD15: {**FIELDS, **TD15_FIELDS}}
 
 
 class TdBit:
@@ -91,7 +94,7 @@ class TdxQuote:
     attestation_key_type: int
     qe_vendor: bytes
     body_type: BodyType
-    body: bytes
+    fields: Mapping[str, bytes]
     qe_report: bytes
     certificate_types: tuple[int, int]
     chain_text: bytes
@@ -99,16 +102,15 @@ class TdxQuote:
 
     def field(self, name: str) -> bytes:
         """Return a field of the body; empty if bodies of this type have none of that name."""
-        at, size = FIELDS.get(name) or TD15_FIELDS[name]
-        return self.body[at : at + size]
+        return self.fields.get(name, b"")
 
     @property
     def td_attributes(self) -> int:
-        return int.from_bytes(self.field("td_attributes"), "little")
+        return int.from_bytes(self.fields["td_attributes"], "little")
 
     @property
     def xfam(self) -> int:
-        return int.from_bytes(self.field("xfam"), "little")
+        return int.from_bytes(self.fields["xfam"], "little")
 
 
 def parse_quote(data: bytes) -> TdxQuote:
@@ -165,7 +167,7 @@ def parse_quote(data: bytes) -> TdxQuote:
         attestation_key_type=key_type,
         qe_vendor=vendor,
         body_type=body_type,
-        body=body,
+        fields={name: body[at : at + size] for name, (at, size) in LAYOUTS[body_type].items()},
         qe_report=qe_report,
         certificate_types=(outer_type, inner_type),
         chain_text=text,
@@ -211,8 +213,12 @@ def _exact(what: str, said: int, there: int) -> None:
         )
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _chain(text: bytes) -> tuple[bytes, ...]:
-    """Read certificates as Intel's library writes them: PEM in 64 columns, line feeds, zero bytes after."""
+    """Read certificates as Intel's library writes them: PEM in 64 columns, line feeds, zero bytes after.
+
+    A platform has one chain for months; what is remembered follows from its bytes alone.
+    """
     begin, end = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
     stripped = text.rstrip(b"\0")
     chain = []

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from confide_attestation.tdx.abi import FIELDS, TD15_FIELDS, BodyType, TdBit, TdxQuote
+from confide_attestation.tdx.abi import TdBit, TdxQuote
 from confide_attestation.tdx.collateral import Collateral
 from confide_attestation.tdx.library import Pck
 
@@ -21,15 +21,15 @@ _BITS = {
 
 def quote_claims(quote: TdxQuote, pck: Pck, collateral: Collateral) -> Claims:
     """Return what a quote says, and the documents of its platform: bytes as hex, times in seconds."""
-    names = [*FIELDS, *TD15_FIELDS] if quote.body_type is BodyType.TD15 else [*FIELDS]
+    attributes = quote.td_attributes
     claims: Claims = {
         "type": "tdx",
         "quote_version": quote.version,
         "body_type": quote.body_type.name,
         # Header and body alone: the rest of a quote's bytes can be changed without a new signature of the TD's.
         "signed_sha256": hashlib.sha256(quote.signed).hexdigest(),
-        **{name: quote.field(name).hex() for name in names},
-        **{name: bool(quote.td_attributes & bit) for name, bit in _BITS.items()},
+        **{name: value.hex() for name, value in quote.fields.items()},
+        **{name: bool(attributes & bit) for name, bit in _BITS.items()},
         "fmspc": pck.fmspc.hex(),
         "ppid": pck.ppid.hex(),
         "pce_id": pck.pce_id.hex(),

@@ -112,15 +112,17 @@ class QeIdentity(_Document):
 D = TypeVar("D", bound=_Document)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Collateral:
-    """All documents about one platform, read; none of their signatures is judged."""
+    """All documents about one platform, read; nothing is judged. A list that cannot be read was issued at 0."""
 
     parts: dict[str, str | bytes]
     tcb_info: TcbInfo
     qe_identity: QeIdentity
     root_crl: x509.CertificateRevocationList | None
     pck_crl: x509.CertificateRevocationList | None
+    root_crl_issued_unix_s: int
+    pck_crl_issued_unix_s: int
 
     def text(self, part: str) -> str:
         value = self.parts[part]
@@ -151,12 +153,15 @@ def parse_collateral(data: bytes) -> Collateral:
             raise _malformed(f"{name} is not hexadecimal") from None
         if name.endswith("signature") and len(parts[name]) != SIGNATURE_BYTES:
             raise _malformed(f"{name} has {len(parts[name])} bytes, not {SIGNATURE_BYTES}")
+    root_crl, pck_crl = _crl(parts["root_ca_crl"]), _crl(parts["pck_crl"])
     return Collateral(
         parts=parts,
         tcb_info=_document(TcbInfo, tree["tcb_info"], "tcb_info"),
         qe_identity=_document(QeIdentity, tree["qe_identity"], "qe_identity"),
-        root_crl=_crl(parts["root_ca_crl"]),
-        pck_crl=_crl(parts["pck_crl"]),
+        root_crl=root_crl,
+        pck_crl=pck_crl,
+        root_crl_issued_unix_s=_issued_unix_s(root_crl),
+        pck_crl_issued_unix_s=_issued_unix_s(pck_crl),
     )
 
 
@@ -183,6 +188,10 @@ def _crl(data: str | bytes) -> x509.CertificateRevocationList | None:
     except (ValueError, TypeError, x509.InvalidVersion):
         return None
     return crl
+
+
+def _issued_unix_s(crl: x509.CertificateRevocationList | None) -> int:
+    return 0 if crl is None else int(crl.last_update_utc.timestamp())
 
 
 def _malformed(detail: str) -> EvidenceMalformed:

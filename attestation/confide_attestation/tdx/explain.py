@@ -4,6 +4,7 @@ Source: Intel QVL, TcbLevelCheck.cpp and TdxModuleCheck; PCS API v4, "TCB Info V
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.tdx.collateral import Component, Module, TcbInfo, TcbLevel
@@ -110,6 +111,7 @@ def _components(kind: str, wanted: Sequence[Component], found: Sequence[int], fi
             yield f"{name} has SVN {svn}, {component.svn} is demanded ({component.svn - svn} short)"
 
 
+@lru_cache(maxsize=64)
 def _hex(text: str) -> bytes | None:
     try:
         return bytes.fromhex(text)

@@ -14,7 +14,7 @@ from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import TdxEndorsements
 from confide_attestation.part import Part
 from confide_attestation.policy import AppraisalPolicy, SimulatedRoots
-from confide_attestation.result import AttestationResult
+from confide_attestation.result import AttestationResult, Check, Outcome
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.tdx.claims import expires_unix_s, quote_claims, tcb_claims
 from confide_attestation.tdx.ids import (
@@ -28,6 +28,10 @@ from confide_attestation.tdx.library import collateral_urls
 from confide_attestation.tdx.policy import TdxPolicy
 from confide_attestation.tdx.validate import check_quote, policy_end_unix_s
 from confide_attestation.tdx.verify import read_collateral, read_quote, trusted_root, verify_quote
+
+_NOT_APPRAISED = tuple(
+    Check(str(check_id), Outcome.SKIP, "no policy was given: NOT appraised") for check_id in TDX_POLICY_CHECKS
+)
 
 
 def verify_tdx(
@@ -78,15 +82,11 @@ def judge_tdx(
     if parsed is not None:
         root = trusted_root(parsed.chain, simulated)
         held = verify_quote(ledger, parsed, collateral, root, now_unix_s, policy)
-    needed = TDX_CHECKS
-    if policy is None:
-        needed = TDX_AUTHENTICITY_CHECKS
-        for check_id in TDX_POLICY_CHECKS:
-            ledger.skip(check_id, "no policy was given: NOT appraised")
+    needed, rest = (TDX_AUTHENTICITY_CHECKS, _NOT_APPRAISED) if policy is None else (TDX_CHECKS, ())
     readable = not ledger.failed(TDX_FILES)
     # Nothing that an unsigned quote says is measured against a policy, or shown.
     if parsed is None or collateral is None or held is None:
-        return Part(ledger.close(TDX_CHECKS), holds=False, readable=readable)
+        return Part(ledger.close(needed) + rest, holds=False, readable=readable)
     if policy is not None:
         check_quote(ledger, parsed, held, collateral, policy, now_unix_s)
     claims, ends = quote_claims(parsed, held.pck, collateral), []
@@ -95,7 +95,7 @@ def judge_tdx(
         ends = [expires_unix_s(held.tree)]
         ends += [] if policy is None else [policy_end_unix_s(held.tree, collateral, policy)]
     return Part(
-        ledger.close(TDX_CHECKS),
+        ledger.close(needed) + rest,
         holds=ledger.holds(needed),
         claims={"cpu0": claims},
         bound=parsed.field("report_data"),

@@ -4,13 +4,13 @@ Only `QuotePolicy.claims_only` is asked, so that no status is accepted unseen; `
 The library stops at its first fault. What it leaves out is judged in `verify`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import dcap_qvl  # type: ignore[import-untyped]
+import pydantic_core
 
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.tdx.collateral import Collateral
@@ -145,10 +145,10 @@ class Pck:
 def judge(quote: bytes, collateral: Collateral, root_der: bytes, now_unix_s: int) -> dict[str, Any] | Fault:
     """Return the library's claims as its JSON tree, or its first fault. Does not judge the TCB status."""
     try:
-        given = dcap_qvl.QuoteCollateralV3(**collateral.parts)
+        given = _given(collateral)
         policy = dcap_qvl.QuotePolicy.claims_only(now_unix_s)
         claims = _verifier(root_der).verify_with_policy(quote, given, now_unix_s, policy)
-        tree: dict[str, Any] = json.loads(claims.to_json())
+        tree: dict[str, Any] = pydantic_core.from_json(claims.to_json())
     except ValueError as fault:
         return named(str(fault))
     return tree
@@ -207,6 +207,11 @@ def collateral_urls(quote: bytes) -> tuple[str, ...]:
         f"{_PCS}/sgx/certification/v4/pckcrl?ca={ca}&encoding=der",
         "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
     )
+
+
+@lru_cache(maxsize=4)
+def _given(collateral: Collateral) -> Any:  # noqa: ANN401 - the library has no types
+    return dcap_qvl.QuoteCollateralV3(**collateral.parts)
 
 
 @lru_cache(maxsize=4)

@@ -63,16 +63,12 @@ def policy_end_unix_s(tree: dict[str, Any], collateral: Collateral, policy: TdxP
 def _issued(collateral: Collateral, policy: TdxPolicy) -> list[tuple[str, int, int]]:
     """Return each document's name, when it was issued, and how old it may be, all in seconds."""
     most, most_root = policy.max_collateral_age_s, policy.max_root_crl_age_s
-    issued = [
+    return [
         ("TCB info", collateral.tcb_info.issued_unix_s, most),
         ("QE identity", collateral.qe_identity.issued_unix_s, most),
+        ("the PCK list", collateral.pck_crl_issued_unix_s, most),
+        ("the root's list", collateral.root_crl_issued_unix_s, most_root),
     ]
-    for name, crl, limit in (
-        ("the PCK list", collateral.pck_crl, most),
-        ("the root's list", collateral.root_crl, most_root),
-    ):
-        issued.append((name, 0 if crl is None else int(crl.last_update_utc.timestamp()), limit))
-    return issued
 
 
 def _check_documents(ledger: Ledger, collateral: Collateral, policy: TdxPolicy, now_unix_s: int) -> None:

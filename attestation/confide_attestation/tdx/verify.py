@@ -9,7 +9,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from confide_attestation.checks.ledger import Ledger
@@ -41,12 +41,14 @@ _MODULE_CHECKS = (
 )
 _OWN = (
     TdxCheck.CRL_NOT_YET_VALID,
+    TdxCheck.CRL_EXPIRED,
     TdxCheck.TCB_INFO_NOT_YET_VALID,
     TdxCheck.TCB_INFO_EXPIRED,
     TdxCheck.QE_IDENTITY_NOT_YET_VALID,
     TdxCheck.QE_IDENTITY_EXPIRED,
 )
 _BY_LIBRARY = tuple(check for check in TDX_SIGNATURE_CHECKS if check not in _OWN)
+_LIBRARY_NAMES = {f"rtmr{number}": f"rt_mr{number}" for number in range(4)}
 _DAY_S = 86_400
 
 
@@ -158,15 +160,14 @@ def read_collateral(ledger: Ledger, data: bytes, now_unix_s: int) -> Collateral 
         started, running = document.issued_unix_s <= now_unix_s, now_unix_s <= document.next_update_unix_s
         ledger.expect(early, started, f"issued {issued}", f"issued only {issued}; compare clocks")
         ledger.expect(late, running, f"good for {left} days more, until {until}", f"ended {until}; {fetch}")
-    lists = [crl for crl in (collateral.pck_crl, collateral.root_crl) if crl is not None]
-    newest = max((int(crl.last_update_utc.timestamp()) for crl in lists), default=0)
+    newest = max(collateral.pck_crl_issued_unix_s, collateral.root_crl_issued_unix_s)
     ledger.expect(
         TdxCheck.CRL_NOT_YET_VALID,
         newest <= now_unix_s,
         f"the newer list was issued {_day(newest)}",
         f"a list was issued only {_day(newest)}; compare clocks",
     )
-    unknown = {level.status for level in info.levels} - set(STATUSES)
+    unknown = {level.status for level in info.levels}.difference(STATUSES)
     if unknown:
         ledger.fail(
             TdxCheck.TCB_STATUS_UNKNOWN, f"the TCB info has a status that is unknown: {min(unknown)[:40]!r}"
@@ -227,9 +228,10 @@ def _check_td(ledger: Ledger, quote: TdxQuote) -> None:
 
 def _pass_signatures(ledger: Ledger, days_left: int | None) -> None:
     """Record that certificates, lists, documents and the quote's signatures hold."""
-    ends = "" if days_left is None else f"; the first of all ends in {days_left} days"
     for check in _BY_LIBRARY:
-        ledger.expect(check, True, "holds (dcap-qvl)" + (ends if check is TdxCheck.CRL_EXPIRED else ""), "")
+        ledger.expect(check, True, "holds (dcap-qvl)", "")
+    ends = "" if days_left is None else f"; the first of all ends in {days_left} days"
+    ledger.expect(TdxCheck.CRL_EXPIRED, True, f"holds (dcap-qvl){ends}", "")
 
 
 def _check_platform(ledger: Ledger, quote: TdxQuote, pck: Pck, info: TcbInfo) -> None:
@@ -323,10 +325,11 @@ def _same_body(quote: TdxQuote, tree: dict[str, Any]) -> bool:
     later = report.get("TD15", {})
     read = later.get("base") or report.get("TD10") or {}
     read |= {name: value for name, value in later.items() if name != "base"}
-    read = {name.replace("rt_mr", "rtmr"): value for name, value in read.items()}
-    names = [*abi.FIELDS, *(abi.TD15_FIELDS if quote.body_type is BodyType.TD15 else ())]
-    return read == {name: quote.field(name).hex() for name in names}
+    return len(read) == len(quote.fields) and all(
+        read.get(_LIBRARY_NAMES.get(name, name)) == value.hex() for name, value in quote.fields.items()
+    )
 
 
+@lru_cache(maxsize=256)
 def _day(unix_s: int) -> str:
     return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d}"

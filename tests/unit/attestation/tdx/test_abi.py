@@ -4,7 +4,7 @@ import pytest
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.simulated.intel import pem
 from confide_attestation.tdx import abi
-from confide_attestation.tdx.abi import BodyType, parse_quote
+from confide_attestation.tdx.abi import BODY_BYTES, BodyType, parse_quote
 
 from tests.unit.attestation.tdx.support import REPORT_DATA, genuine, intel, judge
 
@@ -31,7 +31,7 @@ def test_fields_are_read_relative_to_the_body(body_type: BodyType | None) -> Non
     assert quote.field("report_data") == REPORT_DATA
     assert quote.field("rtmr3") == b"\3" * 48
     assert quote.field("mr_td") == intel().mr_td
-    assert len(quote.signed) == 48 + (0 if body_type is None else 6) + len(quote.body)
+    assert len(quote.signed) == 48 + (0 if body_type is None else 6) + BODY_BYTES[quote.body_type]
     assert quote.chain == (intel().pck, intel().ca, intel().root)
 
 
