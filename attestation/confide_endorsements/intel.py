@@ -66,10 +66,16 @@ async def fetch(http: Http, platform: Platform, name: Name) -> bytes:
 
 def parts_of(platform: Platform, kind: Kind, answer: Answer) -> bytes:
     """Read an answer of the service. Raises: EvidenceMalformed. Does not check: any signature or time."""
-    parts = _READERS[kind](answer)
-    if kind is Kind.INTEL_TCB_INFO and _fmspc(parts["tcb_info"]) != platform.fmspc:
+    document = json.dumps(_READERS[kind](answer), sort_keys=True).encode()
+    demand_platform(platform, document)
+    return document
+
+
+def demand_platform(platform: Platform, document: bytes) -> None:
+    """See that a TCB info is the platform's; other documents are of all platforms. Raises: EvidenceMalformed."""
+    tcb_info = intel_parts(document).get("tcb_info")
+    if tcb_info is not None and _fmspc(tcb_info) != platform.fmspc:
         raise EvidenceMalformed("a TCB info of another platform")
-    return json.dumps(parts, sort_keys=True).encode()
 
 
 def collateral(documents: tuple[bytes, ...]) -> bytes:

@@ -124,14 +124,19 @@ async def fetch_answer(http: Http, question: Question, name: Name) -> bytes:
 def answer_of(question: Question, nonce: bytes, body: bytes) -> bytes:
     """Read an answer to a question. Raises: EvidenceMalformed. Does not check: its signature."""
     der = read_answer(body).der
-    response = ocsp.load_der_ocsp_response(der)
+    if _nonce(demand_answer(question, der)) != nonce:
+        raise EvidenceMalformed("an answer to another request")
+    return der
+
+
+def demand_answer(question: Question, der: bytes) -> ocsp.OCSPResponse:
+    """Read an answer, and see that it is about the question's certificate. Raises: EvidenceMalformed."""
+    response = ocsp.load_der_ocsp_response(read_answer(der).der)
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise EvidenceMalformed(f"the responder says {response.response_status.name.lower().replace('_', ' ')}")
-    if len(list(response.responses)) != 1:
-        raise EvidenceMalformed("an answer to several questions")
-    if response.serial_number != question.subject.serial_number or _nonce(response) != nonce:
-        raise EvidenceMalformed("an answer to another question")
-    return der
+    if len(list(response.responses)) != 1 or response.serial_number != question.subject.serial_number:
+        raise EvidenceMalformed("an answer about another certificate")
+    return response
 
 
 def ocsp_request(question: Question, nonce: bytes) -> bytes:

@@ -52,7 +52,7 @@ class Store:
         vcek, chain, crl = chip.name(kds), amd.chain_name(chip.product, kds), amd.crl_name(chip.product, kds)
         if from_azure:
             await self._from_azure(chip, vcek, chain)
-        vek = await self._obtain(vcek, partial(amd.fetch_vcek, chip=chip, name=vcek))
+        vek = await self._obtain(vcek, partial(amd.fetch_vcek, chip=chip, name=vcek), partial(amd.vcek_of, chip))
         return await self._above(vek, chain, crl)
 
     async def vlek(self, der: bytes) -> SnpEndorsements:
@@ -71,7 +71,11 @@ class Store:
         platform = intel.platform_of(quote)
         documents = []
         for name in platform.names(self.services.pcs, self.services.root_crl):
-            documents.append(await self._obtain(name, partial(intel.fetch, platform=platform, name=name)))
+            fetch, fits = (
+                partial(intel.fetch, platform=platform, name=name),
+                partial(intel.demand_platform, platform),
+            )
+            documents.append(await self._obtain(name, fetch, fits))
         return TdxEndorsements(intel.collateral(tuple(documents)))
 
     async def nvidia(self, devices: Sequence[DeviceEvidence]) -> NvidiaEndorsements:
@@ -86,8 +90,8 @@ class Store:
         answers = []
         for question in questions:
             name = question.name(self.services.ocsp)
-            der = await self._obtain(name, partial(nvidia.fetch_answer, question=question, name=name))
-            answers.append(OcspAnswer(der))
+            fetch = partial(nvidia.fetch_answer, question=question, name=name)
+            answers.append(OcspAnswer(await self._obtain(name, fetch, partial(nvidia.demand_answer, question))))
         return NvidiaEndorsements(tuple(rims), tuple(answers))
 
     async def bundle(self, evidence: EvidenceBundle) -> Endorsements:
@@ -102,9 +106,15 @@ class Store:
         devices = [DeviceEvidence(gpu.report, gpu.certificate_chain) for gpu in evidence.gpus]
         return Endorsements(snp, tdx, await self.nvidia(devices) if devices else None)
 
-    async def _obtain(self, name: Name, fetch: Callable[[Http], Awaitable[bytes]]) -> bytes:
+    async def _obtain(
+        self,
+        name: Name,
+        fetch: Callable[[Http], Awaitable[bytes]],
+        fits: Callable[[bytes], object] = lambda _: None,
+    ) -> bytes:
+        """Return a document; `fits` raises EvidenceMalformed if the one that is kept is another's."""
         now = self._now()
-        found = self.cache.find(name.kind, name.id)
+        found = self._kept(name, fits)
         holds = found is not None and now < found.expires_at
         if found is not None and holds and (self.http is None or not self._aged(name, found, now)):
             return found.data
@@ -122,6 +132,17 @@ class Store:
             raise missing from None
         self._tell(f"{name.title}: {missing.because}; the one fetched at {_utc(found.fetched_at)} still counts")
         return found.data
+
+    def _kept(self, name: Name, fits: Callable[[bytes], object]) -> Found | None:
+        found = self.cache.find(name.kind, name.id)
+        try:
+            if found is not None:
+                fits(found.data)
+        except EvidenceMalformed as fault:
+            # An imported file may have said anything of its documents.
+            self._tell(f"{name.title} in {self.cache.folder}: {fault}; it counts as absent")
+            return None
+        return found
 
     def _aged(self, name: Name, found: Found, now: int) -> bool:
         if found.fetched_at < self._not_before:

@@ -1,5 +1,6 @@
 """What the services answer is what the verifiers take; what is kept is not asked for again."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,8 @@ from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.simulated.azure import SimulatedAzure, make_ak
 from confide_attestation.simulated.intel import SimulatedIntel
 from confide_attestation.simulated.nvidia import SimulatedDevice
-from confide_endorsements.cache import Cache
+from confide_endorsements.cache import Cache, split_key
+from confide_endorsements.documents import Kind, Name
 from confide_endorsements.http import Http
 from confide_endorsements.store import MAX_AGE_S, Store
 from confide_protocol.statement import NoncePath
@@ -242,6 +244,41 @@ async def test_answers_that_are_not_what_was_asked_are_not_kept(
     assert "nvidia-ocsp" not in kinds
     assert "intel-root-crl" not in kinds
     assert "amd-crl" not in kinds
+
+
+async def test_kept_documents_of_others_count_as_absent(
+    cache: Cache,
+    store: Store,
+    vendors: Vendors,
+    told: list[str],
+    amd: SimulatedAmd,
+    intel: SimulatedIntel,
+    device: SimulatedDevice,
+) -> None:
+    """An imported file called them ours; they are asked for anew, and said to be so."""
+    vendors.serve_amd(amd, NOW)
+    vendors.serve_intel(intel)
+    vendors.serve_nvidia(device, RIM_IDS)
+    report, quote, evidence = amd.sign_report(bytes(64)), intel.sign_quote(bytes(64)), device.evidence(NONCE)
+    good = await store.snp(report), await store.tdx(quote), await store.nvidia([evidence])
+    other_chip = SimulatedAmd.make(NOW, keys=amd.keys, chip_id=b"\x77" * 64)
+    other_platform = SimulatedIntel.make(NOW, keys=intel.keys, fmspc=bytes(6))
+    parts = json.loads(other_platform.collateral())
+    tcb_info = {name: parts[name] for name in ("tcb_info", "tcb_info_signature", "tcb_info_issuer_chain")}
+    answer = device.vendor.answer(device.certificates[0], device.certificates[1], device.brom_key).der
+    foreign = {
+        Kind.AMD_VCEK: other_chip.vek,
+        Kind.INTEL_TCB_INFO: json.dumps(tcb_info).encode(),
+        Kind.NVIDIA_OCSP: answer,
+    }
+    for key in cache.entries():
+        kind, document_id = split_key(key)
+        if kind in foreign:
+            cache.put(Name(kind, document_id, "https://x.invalid/"), foreign[kind], now_unix_s=NOW + 9)
+    vendors.asked.clear()
+    assert (await store.snp(report), await store.tdx(quote)) == good[:2]
+    assert len((await store.nvidia([evidence])).ocsp or ()) == 6
+    assert len(vendors.asked) == len([each for each in told if "counts as absent" in each]) == 8
 
 
 async def test_ocsp_answers_must_answer_our_nonce(store: Store, vendors: Vendors, device: SimulatedDevice) -> None:
