@@ -11,12 +11,16 @@ from html import escape
 from confide_attestation.part import Claims
 from confide_attestation.result import AttestationResult, Outcome
 from confide_attestation.sections import Section, sections
-from confide_attestation.transcript_text import SIMULATED_BANNER, limits, plain, utc, verdict_line
+from confide_attestation.transcript_text import (
+    SIMULATED_BANNER,
+    expiries,
+    left,
+    limits,
+    plain,
+    utc,
+    verdict_line,
+)
 
-_DAY_S = 86_400
-# Claims that say when something ends, by how their names end.
-_ENDS = ("next_update", "expires", "not_after")
-_MAX_UNIX_S = 253_402_300_799
 _STYLE = """\
 :root{color-scheme:light dark;--back:#fff;--text:#1b1b1f;--line:#c4c4cc}
 :root{--pass:#0b5a2b;--fail:#9b0a1d;--skip:#55555e}
@@ -64,19 +68,6 @@ def render_page(result: AttestationResult, *, title: str = "", notes: Sequence[s
     )
 
 
-def expiries(result: AttestationResult) -> tuple[tuple[str, int], ...]:
-    """Return what ends when, the first end first: the result itself, and what its claims say."""
-    found = [
-        (f"{group}: {name}", value)
-        for group, claims in result.claims.items()
-        for name, value in claims.items()
-        if name.endswith(_ENDS) and type(value) is int and 0 <= value <= _MAX_UNIX_S
-    ]
-    if result.keyset is not None:
-        found.append(("this result", result.keyset.valid_until_unix_s))
-    return tuple(sorted(found, key=lambda each: each[1]))
-
-
 def _facts(result: AttestationResult) -> list[tuple[str, str]]:
     digest = "none" if result.policy_digest is None else result.policy_digest.hex()
     facts = [
@@ -88,14 +79,8 @@ def _facts(result: AttestationResult) -> list[tuple[str, str]]:
         facts.append(("Keyset digest", result.keyset.keyset.digest.hex()))
         facts.append(("Result digest", result.keyset.result_digest.hex()))
     return facts + [
-        (f"Ends: {name}", f"{utc(end)} ({_left(end - result.judged_at_unix_s)})") for name, end in expiries(result)
+        (f"Ends: {name}", f"{utc(end)} ({left(end - result.judged_at_unix_s)})") for name, end in expiries(result)
     ]
-
-
-def _left(seconds: int) -> str:
-    if seconds < 0:
-        return f"ended {-seconds // _DAY_S} days before"
-    return f"{seconds // _DAY_S} days left" if seconds >= _DAY_S else f"{seconds // 60} minutes left"
 
 
 def _limits(said: Sequence[str]) -> str:

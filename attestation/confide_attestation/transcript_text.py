@@ -10,11 +10,15 @@ from confide_attestation.sections import Topic, sections
 SIMULATED_BANNER = "*** SIMULATED HARDWARE *** this proves nothing about any real machine ***"
 _CPU = frozenset({Topic.SNP, Topic.TDX})
 _NONCES = frozenset({"nonce", "tpm_nonce", "provider_request_nonce", "provider_challenge"})
+_DAY_S = 86_400
+# Claims that say when something ends, by how their names end.
+_ENDS = ("next_update", "expires", "not_after")
+_MAX_UNIX_S = 253_402_300_799
 _REVOCATION = frozenset({"crl_format", "device_chain_ocsp", "rim_ocsp"})
 
 
 def render_transcript(result: AttestationResult, notes: Sequence[str] = ()) -> str:
-    """Return one line a check by topics, what the result does not show, then the verdict.
+    """Return one line a check by topics, what ends first, what the result does not show, then the verdict.
 
     Skipped checks of one reason share a line. Simulated hardware stands under a banner. `notes` are more that is
     not shown.
@@ -27,6 +31,8 @@ def render_transcript(result: AttestationResult, notes: Sequence[str] = ()) -> s
             lines.append(f"{part.title}:")
         for (outcome, detail, _), same in groupby(part.checks, _same_line):
             lines.append(f"{outcome} {', '.join(check.id for check in same)} — {plain(detail)}")
+    for name, end in expiries(result)[:1]:
+        lines.append(f"ends first: {name}, {utc(end)} ({left(end - result.judged_at_unix_s)})")
     lines += [f"not shown: {limit}" for limit in limits(result, notes)]
     lines.append(verdict_line(result))
     return "\n".join(lines)
@@ -67,6 +73,26 @@ def limits(result: AttestationResult, notes: Sequence[str] = ()) -> tuple[str, .
         said.append("the devices' own evidence: the holder of the given keys says what it was")
     said.append("that the software has no faults, and that nobody opens the machine to attack it by hand")
     return (*said, *notes)
+
+
+def expiries(result: AttestationResult) -> tuple[tuple[str, int], ...]:
+    """Return what ends when, the first end first: the result itself, and what its claims say."""
+    found = [
+        (f"{group}: {name}", value)
+        for group, claims in result.claims.items()
+        for name, value in claims.items()
+        if name.endswith(_ENDS) and type(value) is int and 0 <= value <= _MAX_UNIX_S
+    ]
+    if result.keyset is not None:
+        found.append(("this result", result.keyset.valid_until_unix_s))
+    return tuple(sorted(found, key=lambda each: each[1]))
+
+
+def left(seconds: int) -> str:
+    """Say how much time is left, as of the judged time."""
+    if seconds < 0:
+        return f"ended {-seconds // _DAY_S} days before"
+    return f"{seconds // _DAY_S} days left" if seconds >= _DAY_S else f"{seconds // 60} minutes left"
 
 
 def policy_text(result: AttestationResult) -> str:

@@ -53,6 +53,26 @@ def test_without_a_policy_nothing_is_affirmed() -> None:
     assert "exp" not in ear
 
 
+IDS = (
+    "quote_size",
+    "quote_signature",
+    "tcb_status_denied",
+    "td_debug",
+    "rtmr3",
+    "tpm_sig",
+    "secure_boot",
+    "pcr_values",
+    "rtmr0_replay_mismatch",
+    "compose_hash",
+    "device_chain_sig",
+    "gpu_measurements",
+    "topology",
+    "nras_sig",
+    "policy_expired",
+    "provider_report_data",
+)
+
+
 @pytest.mark.parametrize(
     ("submodule", "broken", "claim", "value"),
     [
@@ -73,8 +93,7 @@ def test_without_a_policy_nothing_is_affirmed() -> None:
 )
 def test_each_kind_of_evidence_has_its_submodule(submodule: str, broken: str, claim: str, value: int) -> None:
     """The fault stands where AR4SI wants it, and nothing is affirmed of a refusal."""
-    ids = ["quote_size", "quote_signature", "tcb_status_denied", "td_debug", "rtmr3", "tpm_sig", "secure_boot", "pcr_values", "rtmr0_replay_mismatch", "compose_hash", "device_chain_sig", "gpu_measurements", "topology", "nras_sig", "policy_expired", "provider_report_data"]
-    checks = tuple(Check(each, Outcome.FAIL if each == broken else Outcome.PASS, "") for each in ids)
+    checks = tuple(Check(each, Outcome.FAIL if each == broken else Outcome.PASS, "") for each in IDS)
     refused = AttestationResult(Verdict.REFUSED, checks, {"gpu0": {"a": 1}}, False, None, None, NOW)
     ear = export_ear(refused)
     assert list(ear["submods"]) == ["cpu0", "vtpm", "event_log", "nvidia", "nras"]
@@ -82,7 +101,7 @@ def test_each_kind_of_evidence_has_its_submodule(submodule: str, broken: str, cl
     assert {each["ear.status"] for each in ear["submods"].values()} == {"contraindicated"}
     assert [check[0] for check in ear["confide.checks"]] == ["policy_expired", "provider_report_data"]
     assert ear["confide.claims"] == {"gpu0": {"a": 1}}
-    whole = replace(refused, verdict=Verdict.ACCEPTED, checks=tuple(Check(i, Outcome.PASS, "") for i in ids))
+    whole = replace(refused, verdict=Verdict.ACCEPTED, checks=tuple(Check(i, Outcome.PASS, "") for i in IDS))
     assert export_ear(whole)["ear.status"] == "affirming"
 
 

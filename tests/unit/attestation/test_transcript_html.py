@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 from confide_attestation.result import Check, Outcome, Verdict
-from confide_attestation.transcript_html import expiries, render_page
-from confide_attestation.transcript_text import SIMULATED_BANNER, limits, verdict_line
+from confide_attestation.transcript_html import render_page
+from confide_attestation.transcript_text import SIMULATED_BANNER, expiries, limits, verdict_line
 
 from tests.fakes.scene import Scene
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from confide_attestation.result import Check, Outcome, Verdict
 from confide_attestation.transcript_text import SIMULATED_BANNER, limits, render_transcript, verdict_line
 
-from tests.fakes.scene import Scene
+from tests.fakes.scene import NOW, Scene
 
 LINE = re.compile(r"(?:PASS|FAIL|SKIP) ((?:\w+, )*\w+) — .*")
 
@@ -48,11 +48,30 @@ def test_what_is_not_shown_is_said_of_what_holds_alone() -> None:
     assert limits(replace(result, verdict=Verdict.REFUSED)) == ()
 
 
+def test_what_ends_first_is_said_with_the_time_left() -> None:
+    """Days, then minutes; what has ended is said too, and so is the document."""
+    result = replace(Scene().appraise(), keyset=None)
+    for seconds, words in (
+        (3 * 86_400, "3 days left"),
+        (120, "2 minutes left"),
+        (-2 * 86_400, "ended 2 days before"),
+    ):
+        ends = {"tcb_info_next_update": NOW + seconds, "qe_identity_next_update": NOW + 9 * 86_400}
+        line = next(
+            each
+            for each in render_transcript(replace(result, claims={"cpu0": ends})).splitlines()
+            if "ends" in each
+        )
+        assert line.startswith("ends first: cpu0: tcb_info_next_update, ")
+        assert words in line
+
+
 def test_a_detail_cannot_forge_lines() -> None:
     """A waiver's reason may stand in a file that somebody else made: one line, no control characters."""
     result = Scene().appraise()
     forged = Check("smt", Outcome.SKIP, "waived\x1b[2J\n*** all holds\u2028\u202e")
-    text = render_transcript(replace(result, checks=(forged,), verdict=Verdict.REFUSED, policy_id="a\nPASS b"))
+    refused = replace(result, checks=(forged,), verdict=Verdict.REFUSED, policy_id="a\nPASS b", keyset=None)
+    text = render_transcript(replace(refused, claims={}))
     assert all(line.isprintable() for line in text.split("\n"))
     assert len(text.split("\n")) == 4
 
