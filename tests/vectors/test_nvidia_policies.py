@@ -64,7 +64,7 @@ def failed(result: AttestationResult) -> list[str]:
     return [check.id for check in result.failed]
 
 
-def hopper(*edits: tuple[str, str], **values: str | int) -> AttestationResult:
+def hopper(*edits: tuple[str, str], **values: Any) -> AttestationResult:
     devices, rims = golden(HOPPER)
     return judge(devices, rims, *edits, now=int(expected(HOPPER)["now"]), **values)
 
@@ -95,7 +95,7 @@ def test_the_golden_gpu_is_accepted() -> None:
         ),
     ],
 )
-def test_each_demand_counts(values: dict[str, str | int], reasons: list[str]) -> None:
+def test_each_demand_counts(values: dict[str, Any], reasons: list[str]) -> None:
     """The same GPU, and one thing more is demanded."""
     result = hopper(**values)
     assert (failed(result), result.verdict) == (reasons, Verdict.REFUSED)
@@ -116,7 +116,7 @@ def test_recorded_answers_are_judged_by_their_age() -> None:
 def test_the_machine_of_eight_and_four_lacks_its_manifests_alone() -> None:
     """Counts, mode, wiring and versions of a real PPCIE machine hold; without a switch they do not."""
     gpus, switches = (parse_evidence(read("ppcie", f"{kind}_evidence.json"), None) for kind in ("gpu", "switch"))
-    machine = {"gpus": 8, "switches": 4, "mode": "PPCIE"}
+    machine: dict[str, Any] = {"gpus": 8, "switches": 4, "mode": "PPCIE"}
     assert failed(judge([*gpus, *switches], (), now=LATER, **machine)) == MISSING
     fewer = failed(judge([*gpus, *switches[1:]], (), now=LATER, **machine))
     assert fewer == [*MISSING, "topology", "switch_count"]
