@@ -2,9 +2,9 @@
 
 Source: NVIDIA's NRAS API and claims guides; RFC 9711 (detached EAT bundle), RFC 7519. What an accepted bundle shows
 is that NVIDIA's service says so: nothing here sees the device's own evidence.
-Does not check: whose keys the JWK set holds; keep the one that was fetched from NVIDIA with the tokens. Its keys come
-with certificates (x5c) below "NVIDIA Attestation Service CA 001", a root that is neither among them nor known here:
-what leads to no pinned key would show nothing, so they are not read.
+Does not check: whose keys the JWK set holds; keep the one that was fetched from NVIDIA with the tokens. Its keys
+come with certificates (x5c) below "NVIDIA Attestation Service CA 001", a root that is neither among them nor known
+here: what leads to no pinned key would show nothing, so they are not read.
 """
 
 import hashlib
