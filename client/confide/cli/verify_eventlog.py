@@ -11,6 +11,7 @@ from confide_attestation.tdx.collateral import MAX_COLLATERAL_BYTES
 from confide_attestation.tdx.ids import TdxCheck
 
 from confide.cli.verify import FILE, Run, finish, read_file, run_options
+from confide.cli.verify_tdx import stop_without_collateral
 
 UNJUDGED = (
     "whose quote it is: its signature was not judged, the log fits a quote that may be anybody's; give --collateral"
@@ -32,15 +33,17 @@ def eventlog(log: Path, quote: Path, collateral: Path | None, run: Run) -> None:
     Only events that were recomputed from their digests are shown (--json). For dstack the compose hash has to be
     there once, before the application could write events of its own.
     """
-    policy = run.policy
+    policy, data = run.policy, read_file(quote, MAX_PADDED_BYTES)
     result = verify_event_log(
         read_file(log),
-        read_file(quote, MAX_PADDED_BYTES),
+        data,
         now_unix_s=run.now_unix_s,
         collateral_json=None if collateral is None else read_file(collateral, MAX_COLLATERAL_BYTES),
         policy=policy,
         allow_simulated=run.allow_simulated,
     )
+    if policy is not None and collateral is None:
+        stop_without_collateral(quote, data)
     files = {
         EventLogCheck.LOG_FORMAT: log,
         EventLogCheck.LOG_QUOTE_FORMAT: quote,
