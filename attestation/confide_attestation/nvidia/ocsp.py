@@ -4,7 +4,7 @@ Source: RFC 6960. NVIDIA answers with ECDSA P-384, by a responder delegated for 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -74,11 +74,13 @@ def judge_revocation(
     Answers for other certificates are left alone. Does not check: that the path itself holds.
     """
     unanswered, out_of_window, starts, ends = [], [], [], []
+    by_serial = _by_serial(tuple(answers))
     revoked: list[str] = []
     held: list[str] = []
     for subject, issuer in pairwise(path):
         name = common_name(subject.subject) or "a certificate"
-        found = [each for answer in answers if (each := _authentic(answer, subject, issuer)) is not None]
+        about = by_serial.get(subject.serial_number, ())
+        found = [each for answer in about if (each := _authentic(answer, subject, issuer)) is not None]
         if not found:
             unanswered.append(name)
             continue
@@ -103,6 +105,17 @@ def judge_revocation(
     )
 
 
+@lru_cache(maxsize=16)
+def _by_serial(answers: tuple[OcspAnswer, ...]) -> Mapping[int, Sequence[OcspAnswer]]:
+    """Sort answers that can be read by the serial number that they are about."""
+    found: dict[int, list[OcspAnswer]] = {}
+    for answer in answers:
+        response = _single(answer.der)
+        if response is not None:
+            found.setdefault(response.serial_number, []).append(answer)
+    return found
+
+
 def _authentic(answer: OcspAnswer, subject: x509.Certificate, issuer: x509.Certificate) -> ocsp.OCSPResponse | None:
     """Return the answer if it is about `subject` and was given in `issuer`'s name."""
     response = _answers(answer.der, subject, issuer)
@@ -117,13 +130,19 @@ def _authentic(answer: OcspAnswer, subject: x509.Certificate, issuer: x509.Certi
 
 @lru_cache(maxsize=512)
 def _answers(der: bytes, subject: x509.Certificate, issuer: x509.Certificate) -> ocsp.OCSPResponse | None:
+    response = _single(der)
+    known = response is not None and _names(response, subject, issuer) and _is_signed(response, issuer)
+    return response if known else None
+
+
+def _single(der: bytes) -> ocsp.OCSPResponse | None:
+    """Return an answer about one certificate; None for any other."""
     try:
         response = _parse(der)
     except EvidenceMalformed:
         return None
-    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL or len(list(response.responses)) != 1:
-        return None
-    return response if _names(response, subject, issuer) and _is_signed(response, issuer) else None
+    successful = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
+    return response if successful and len(list(response.responses)) == 1 else None
 
 
 def _names(response: ocsp.OCSPResponse, subject: x509.Certificate, issuer: x509.Certificate) -> bool:
