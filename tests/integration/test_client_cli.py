@@ -90,8 +90,12 @@ def test_a_policy_that_does_not_match_shows_every_check(stack: Stack, there: lis
 def test_live_evidence_judged_and_kept(stack: Stack, there: list[str], tmp_path: Path) -> None:
     """verify URL accepts with a fresh nonce; the bundle that it saved is accepted again with that nonce alone."""
     saved = str(tmp_path / "evidence.cbor")
-    result = run("verify", stack.url, *there, "--save", saved)
+    page, ear = tmp_path / "page.html", tmp_path / "ear.json"
+    result = run("verify", stack.url, *there, "--save", saved, "--html", str(page), "--ear", str(ear))
     assert result.exit_code == 0, result.stderr
+    assert "SIMULATED HARDWARE" in page.read_text()
+    assert "Ends: this result" in page.read_text()
+    assert json.loads(ear.read_text())["ear.status"] == "contraindicated"
     assert "PASS nonce" in result.stdout
     nonce = result.stdout.split()[1].rstrip(";")
     assert run("verify", "bundle", saved, *there[:3], "--nonce", nonce).exit_code == 0

@@ -30,6 +30,8 @@ DSTACK_LIMITS = (
 )
 MAX_IMAGES = 32
 _MR_CONFIG_V1 = 1
+# They hash key provider or a whole document beside the app; the event log's compose hash is judged in any case.
+_MR_CONFIG_LATER = (2, 3)
 _IMAGE = re.compile(r"[\w./:-]{1,200}@sha256:[0-9a-f]{64}", re.ASCII)
 
 
@@ -217,6 +219,9 @@ def _check_app(found: Findings, report: DstackReport, cpu: AttestationResult) ->
     mr_config = bytes.fromhex(str(cpu.claims.get("cpu0", {}).get("mr_config_id", "")))
     if mr_config and not any(mr_config):
         found.leave(ForeignCheck.MR_CONFIG, "MRCONFIGID is zero: this dstack does not set it")
+    elif mr_config and mr_config[0] in _MR_CONFIG_LATER:
+        why = "hashes more than the app: NOT recomputed"
+        found.leave(ForeignCheck.MR_CONFIG, f"MRCONFIGID of version {mr_config[0]} {why}")
     elif mr_config:
         found.expect(
             ForeignCheck.MR_CONFIG,

@@ -210,14 +210,21 @@ def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 kind = _KINDS_OF_NODE.get(stat.S_IFMT(found.st_mode), "something else")
                 stop(f"{path}: expected a file, found {kind}")
-            if found.st_size > max_bytes:
-                stop(f"{path}: has {found.st_size} bytes, more than {max_bytes}; is it the right file?")
-            return file.read(max_bytes)
+            size = found.st_size
+            if size <= max_bytes:
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = file.read(max_bytes + 1)
+                if len(data) <= max_bytes:
+                    return data
+                size = len(data)
+            stop(f"{path}: has {size} bytes, more than {max_bytes}; is it the right file?")
+        finally:
+            os.close(descriptor)
     except OSError as fault:
         stop(f"{path}: cannot be read: {fault.strerror}; check the path")
 

@@ -138,9 +138,14 @@ def test_optional_parts_may_be_absent(provider: Provider) -> None:
     for name in ("event_log", "nvidia_payload"):
         tree[name] = json.loads(tree[name])
     tree["info"] = json.dumps(tree["info"])
-    result = provider.judge_dstack(tree)
-    assert result.verdict is Verdict.AUTHENTIC
-    assert outcome(result, "provider_mr_config") is Outcome.SKIP
+    later = provider.dstack(mr_config_id=b"\x02" * 33)
+    for each in (tree, later):
+        result = provider.judge_dstack(each)
+        assert result.verdict is Verdict.AUTHENTIC
+        assert outcome(result, "provider_mr_config") is Outcome.SKIP
+    assert "provider_app_compose" in failed(
+        provider.judge_dstack(later | {"info": tree["info"].replace("vllm", "x")})
+    )
 
 
 def test_nothing_is_claimed_of_a_quote_that_does_not_hold(provider: Provider) -> None:
