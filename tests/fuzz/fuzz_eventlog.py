@@ -10,8 +10,12 @@ from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.eventlog.ccel import SPEC_ID, parse_ccel
 from confide_attestation.eventlog.dstack import RUNTIME_EVENT, parse_list
 from confide_attestation.eventlog.ids import EVENT_LOG_CHECKS
+from confide_attestation.eventlog.judge import judge_logs
+from confide_attestation.eventlog.policy import DstackPolicy
 from confide_attestation.eventlog.replay import replay
 from confide_attestation.eventlog.verify import parse_event_log, verify_replay
+from confide_attestation.evidence import EventLog
+from confide_attestation.part import Part
 
 COMPOSE = bytes(range(32))
 _TEXT = RUNTIME_EVENT.to_bytes(4, "little") + b":compose-hash:" + COMPOSE
@@ -24,6 +28,14 @@ _EVENT = {
 }
 LIST = json.dumps([_EVENT]).encode()
 REGISTERS = replay(parse_list(LIST).events)
+QUOTE = Part(
+    (),
+    holds=True,
+    claims={
+        "cpu0": {"signed_sha256": "", **{f"rtmr{at}": register.hex() for at, register in enumerate(REGISTERS)}}
+    },
+    bound=bytes(64),
+)
 
 
 def ccel(data: bytes) -> None:
@@ -54,17 +66,31 @@ def replayed(data: bytes) -> None:
     verify_replay(Ledger(), log, replay(log.events))
 
 
+def judged(data: bytes) -> None:
+    """Any bytes in the place of either log: nothing raises, and only the measured application holds."""
+    for kind, policy in (("ccel", None), ("dstack", DstackPolicy(compose_hashes=(COMPOSE.hex(),)))):
+        part = judge_logs((EventLog(kind, data),), QUOTE, kind, policy)
+        if part.holds and kind == "dstack":
+            assert part.claims["dstack"] == {"compose_hash": COMPOSE.hex()}
+
+
 def seeds() -> dict[str, list[bytes]]:
     spec = SPEC_ID + bytes(8) + struct.pack("<IHH", 1, 0x0C, 48) + b"\0"
     first = struct.pack("<II20xI", 1, 3, len(spec)) + spec
     separator = struct.pack("<IIIH", 1, 4, 1, 0x0C) + hashlib.sha384(bytes(4)).digest() + b"\4\0\0\0" + bytes(4)
     log = first + separator + b"\xff" * 8
     answer = json.dumps({"quote": "00", "report_data": "00", "event_log": LIST.decode()}).encode()
-    return {"ccel": [log], "event_list": [LIST, answer], "event_log_replayed": [log, LIST, answer]}
+    return {
+        "ccel": [log],
+        "event_list": [LIST, answer],
+        "event_log_replayed": [log, LIST, answer],
+        "event_log_judged": [log, LIST, answer],
+    }
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "ccel": ccel,
     "event_list": event_list,
     "event_log_replayed": replayed,
+    "event_log_judged": judged,
 }

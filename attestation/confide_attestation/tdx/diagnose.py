@@ -6,7 +6,6 @@ Source: RFC 5280; Intel SGX PCK Certificate and Certificate Revocation List Prof
 
 import warnings
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 
 from cryptography import x509
@@ -24,27 +23,26 @@ Faults = dict[TdxCheck, str]
 def certificate_faults(quote: TdxQuote, collateral: Collateral, root_der: bytes, now_unix_s: int) -> Faults:
     """Return every fault that can be named, of the quote's chain, the signers of both documents, and the lists."""
     faults: Faults = {}
-    now = datetime.fromtimestamp(now_unix_s, UTC)
     with warnings.catch_warnings():
         # The library warns of what is odd in a certificate; here it is a fault or it is none.
         warnings.simplefilter("ignore")
         root = x509.load_der_x509_certificate(root_der)
-        _documents(faults, collateral, root, now)
+        _documents(faults, collateral, root, now_unix_s)
         try:
             leaf, ca = (x509.load_der_x509_certificate(der) for der in quote.chain[:2])
-            _links(faults, TdxCheck.PCK_CHAIN, TdxCheck.PCK_EXPIRED, (leaf, ca, root), now)
-            _lists(faults, collateral, leaf, ca, root, now)
+            _links(faults, TdxCheck.PCK_CHAIN, TdxCheck.PCK_EXPIRED, (leaf, ca, root), now_unix_s)
+            _lists(faults, collateral, leaf, ca, root, now_unix_s)
         except _FAULTS:
             faults.setdefault(TdxCheck.PCK_CHAIN, "a certificate of the quote cannot be read")
     return faults
 
 
-def _documents(faults: Faults, collateral: Collateral, root: x509.Certificate, now: datetime) -> None:
+def _documents(faults: Faults, collateral: Collateral, root: x509.Certificate, now_unix_s: int) -> None:
     for part in ("tcb_info_issuer_chain", "qe_identity_issuer_chain"):
         try:
             signer, *_ = x509.load_pem_x509_certificates(collateral.text(part).encode())
             checks = TdxCheck.TCB_SIGNING_CHAIN, TdxCheck.TCB_SIGNING_CERT_EXPIRED
-            _links(faults, *checks, (signer, root), now)
+            _links(faults, *checks, (signer, root), now_unix_s)
             _revoked(faults, TdxCheck.TCB_SIGNING_REVOKED, signer, collateral.root_crl)
         except _FAULTS:
             faults.setdefault(TdxCheck.TCB_SIGNING_CHAIN, f"{part} is not a chain of PEM certificates")
@@ -56,7 +54,7 @@ def _lists(
     leaf: x509.Certificate,
     ca: x509.Certificate,
     root: x509.Certificate,
-    now: datetime,
+    now_unix_s: int,
 ) -> None:
     for name, crl, issuer in (("PCK", collateral.pck_crl, ca), ("root", collateral.root_crl, root)):
         if crl is None:
@@ -68,7 +66,7 @@ def _lists(
         elif not _signed(crl, issuer):
             faults.setdefault(TdxCheck.CRL_SIG, f"the {name} list is not signed by {_common(issuer.subject)}")
         until = crl.next_update_utc
-        if until is None or until < now:
+        if until is None or until.timestamp() < now_unix_s:
             ended = "says not until when it is good" if until is None else f"ended on {until:%Y-%m-%d}"
             faults.setdefault(TdxCheck.CRL_EXPIRED, f"the {name} list {ended}; fetch it anew")
     _revoked(faults, TdxCheck.PCK_REVOKED, leaf, collateral.pck_crl)
@@ -76,7 +74,7 @@ def _lists(
 
 
 def _links(
-    faults: Faults, chain_check: TdxCheck, time_check: TdxCheck, chain: Sequence[x509.Certificate], now: datetime
+    faults: Faults, chain_check: TdxCheck, time_check: TdxCheck, chain: Sequence[x509.Certificate], now_unix_s: int
 ) -> None:
     for certificate, issuer in pairwise(chain):
         name = _common(certificate.subject)
@@ -85,7 +83,7 @@ def _links(
         except _FAULTS:
             faults.setdefault(chain_check, f"{name} is not issued by {_common(issuer.subject)}, the one above it")
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if not start <= now <= end:
+        if not start.timestamp() <= now_unix_s <= end.timestamp():
             faults.setdefault(time_check, f"{name} is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d}, not then")
 
 

@@ -149,7 +149,7 @@ def judge(quote: bytes, collateral: Collateral, root_der: bytes, now_unix_s: int
         policy = dcap_qvl.QuotePolicy.claims_only(now_unix_s)
         claims = _verifier(root_der).verify_with_policy(quote, given, now_unix_s, policy)
         tree: dict[str, Any] = pydantic_core.from_json(claims.to_json())
-    except ValueError as fault:
+    except (ValueError, OverflowError) as fault:
         return named(str(fault))
     return tree
 
