@@ -3,10 +3,13 @@
 Source: dstack, sdk/curl/api.md (GetQuote, 0.5 and later). The older agent (tappd) is not asked: it is superseded.
 """
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from confide_enclave.collect.files import Files, unavailable
 from confide_enclave.collect.http import post_json
 from confide_enclave.errors import DeviceUnavailable
 
@@ -24,14 +27,17 @@ class DstackQuote:
 
 def read_dstack(report_data: bytes, *, socket: Path, timeout_s: float) -> DstackQuote:
     """Ask for a quote over 64 bytes as they are. Raises: DeviceUnavailable. Does not check: the quote, the log."""
-    if not socket.exists():
-        if (socket.parent / _OLD_SOCKET).exists():
+    files = Files()
+    if not files.exists(socket):
+        if files.exists(socket.parent / _OLD_SOCKET):
             raise DeviceUnavailable(
                 f"{socket}: not there, only the older {_OLD_SOCKET}; dstack 0.5 or later is needed"
             )
         raise DeviceUnavailable(
             f"{socket}: not there; it needs a dstack machine, and the socket mounted into this container"
         )
+    if not os.access(socket, os.R_OK | os.W_OK):
+        raise unavailable(socket, PermissionError(errno.EACCES, ""), "")
     tree = post_json(
         "http://dstack/GetQuote", {"report_data": report_data.hex()}, timeout_s=timeout_s, socket=str(socket)
     )

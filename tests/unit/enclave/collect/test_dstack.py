@@ -51,6 +51,14 @@ def test_an_absent_socket_names_the_remedy(tmp_path):
         read_dstack(DATA, socket=tmp_path / "dstack.sock", timeout_s=5)
 
 
+def test_a_socket_that_may_not_be_used_says_so(tmp_path, monkeypatch):
+    """The agent's socket often is root's alone."""
+    (tmp_path / "dstack.sock").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(DeviceUnavailable, match=r"dstack\.sock: permission denied; run the enclave as a user"):
+        read_dstack(DATA, socket=tmp_path / "dstack.sock", timeout_s=5)
+
+
 def test_the_older_agent_is_named_and_not_asked(tmp_path):
     """Its answers have another form."""
     (tmp_path / "tappd.sock").touch()

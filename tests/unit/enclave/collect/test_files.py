@@ -1,6 +1,7 @@
 """The machine's own file system, on a real one, and the words for its faults."""
 
 import errno
+from pathlib import Path
 
 import pytest
 from confide_enclave.collect.files import Files, unavailable
@@ -36,6 +37,19 @@ def test_an_absent_file_is_an_os_error(tmp_path):
         Files().read(tmp_path / "f", 1)
     with pytest.raises(FileNotFoundError):
         Files().write(tmp_path / "f", b"x")
+
+
+def test_what_may_not_be_looked_at_is_there(tmp_path, monkeypatch):
+    """Only what is not there is absent; anything else fails where it is used, with its reason."""
+    assert not Files().exists(tmp_path / "f" / "g")
+    (tmp_path / "f").touch()
+    assert not Files().exists(tmp_path / "f" / "g")
+
+    def refuse(path):
+        raise fault(errno.EACCES)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert Files().exists(tmp_path / "f")
 
 
 def test_a_write_that_is_not_taken_whole_is_an_error(tmp_path, monkeypatch):
