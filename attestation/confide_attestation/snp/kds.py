@@ -21,6 +21,8 @@ def vek_urls(report: SnpReport) -> tuple[str, ...]:
     products: tuple[Product | None, ...] = (Product.MILAN, Product.GENOA)
     if report.cpuid is not None:
         products = (product_of_cpuid(report.cpuid),)
+    if None in products:
+        raise EvidenceMalformed("the report is of a processor that is not known here")
     return tuple(_url(report, product) for product in products if product is not None)
 
 
