@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from confide.cli.verify import verify
 
 from tests.shared import shared_path
+from tests.vectors.test_azure_policies import policy_text
 
 FILES = {
     "hcl": "hcl_report.bin",
@@ -62,6 +63,22 @@ def test_refused_machine_exits_1_and_names_the_check() -> None:
     result = run(arguments("tdx_sept_ve_off"))
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == "refused: sept_ve_disable"
+
+
+@pytest.mark.parametrize("name", ["snp_milan_live", "tdx_live"])
+def test_a_policy_judges_the_machine(name: str, tmp_path: Path) -> None:
+    """Accepted by the values that it has; refused by name with another, and without a nonce."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(policy_text(name))
+    status, said = tree([*arguments(name), "--policy", str(policy)])
+    assert (status, said["verdict"], said["appraised"]) == (0, "accepted", True)
+    status, said = tree([*arguments(name, nonce=None), "--policy", str(policy)])
+    assert (status, said["verdict"]) == (1, "refused")
+    pcr4 = said["claims"]["pcrs"]["pcr4"]
+    policy.write_text(policy_text(name).replace(pcr4, "ab" * 32))
+    result = run([*arguments(name), "--policy", str(policy)])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "refused: pcr_values"
 
 
 def test_without_a_nonce_the_transcript_says_what_was_not_judged() -> None:

@@ -1,5 +1,6 @@
 """`confide verify nvidia` and `nras`: exit status, JSON, order of manifests, answers, files of the wrong kind."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 from confide.cli.verify import verify
 
+from tests.fakes.gpu_scene import GpuScene, eight_and_four
 from tests.fakes.nras import NONCE, NOW, Nras, device_claims
+from tests.fakes.scene import NOW as SCENE_NOW
 from tests.shared import shared_path
 
 AT = "1735689600"
@@ -161,3 +164,48 @@ def test_help_teaches() -> None:
         text = run("--help", command=command).stdout
         for option in (*options, "--nonce", "--at", "--json"):
             assert option in text
+
+
+def simulated(folder: Path) -> tuple[list[str | Path], Path]:
+    """Write the evidence of a machine of eight GPUs and four switches, and the policy that it meets."""
+    scene = GpuScene(devices=eight_and_four())
+    evidence, endorsements, _ = scene.build()
+    assert endorsements.nvidia is not None
+    assert endorsements.nvidia.ocsp is not None
+    devices = [
+        {
+            "arch": gpu.architecture,
+            "evidence": base64.b64encode(gpu.report).decode(),
+            "certificate": base64.b64encode(gpu.certificate_chain).decode(),
+        }
+        for gpu in evidence.gpus
+    ]
+    (folder / "evidence.json").write_text(json.dumps(devices))
+    (folder / "policy.toml").write_text(scene.policy_text(endorsements.snp, evidence.manifest))
+    (folder / "ocsp").mkdir()
+    for number, answer in enumerate(endorsements.nvidia.ocsp):
+        (folder / "ocsp" / f"{number}.der").write_bytes(answer.der)
+    args: list[str | Path] = [folder / "evidence.json", "--ocsp", folder / "ocsp", "--at", str(SCENE_NOW)]
+    for number, rim in enumerate(endorsements.nvidia.rims):
+        (folder / f"{number}.xml").write_bytes(rim)
+        args += ["--rim", folder / f"{number}.xml"]
+    return [*args, "--nonce", evidence.gpus[0].report[4:36].hex()], folder / "policy.toml"
+
+
+def test_a_policy_judges_the_machine(tmp_path: Path) -> None:
+    """Accepted with both switches for simulated hardware, else refused by name; a policy without GPUs exits 2."""
+    args, policy = simulated(tmp_path)
+    status, said = tree(*args, "--policy", policy, "--allow-simulated")
+    assert (status, said["verdict"], said["appraised"], said["simulated"]) == (0, "accepted", True, True)
+    assert len(said["claims"]) == 12
+    status, said = tree(*args, "--policy", policy)
+    assert (status, failed(said)) == (1, ["simulated"])
+    text = policy.read_text()
+    policy.write_text(text.replace('min_driver = "550.90.07"', 'min_driver = "580.0"'))
+    status, said = tree(*args, "--policy", policy, "--allow-simulated")
+    assert (status, failed(said)) == (1, ["min_driver"])
+    table, fresh = text[text.index("[gpu]") : text.index("[session]")], 'freshness = "nonce"\n'
+    policy.write_text(text.replace(table, "").replace(fresh, f'{fresh}gpu = "none"\n'))
+    result = run(*args, "--policy", policy, "--allow-simulated")
+    assert result.exit_code == 2
+    assert "gpu: demands none" in result.stderr
