@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import confide
-from confide.playground import Playground, playground
+from confide.playground import Platform, Playground, playground
 from confide.policy_memory import PolicyMemory
 from confide.relay import Relay
 
@@ -56,8 +56,15 @@ def ask(client: Any, **options: Any) -> Any:
 
 
 @contextmanager
-def running_stack(folder: Path, *, shape: str = "bucketed", **settings: Any) -> Iterator[Stack]:
+def running_stack(
+    folder: Path,
+    *,
+    shape: str = "bucketed",
+    platform: Platform = "sev-snp",
+    gpus: int = 1,
+    **settings: Any,
+) -> Iterator[Stack]:
     """Start everything in `folder` and stop it at the end of the block. Takes some seconds."""
-    with playground(folder, shape=shape) as ground:
+    with playground(folder, shape=shape, platform=platform, gpus=gpus) as ground:
         enclave_url = ground.start(**settings)
         yield Stack(ground, enclave_url)

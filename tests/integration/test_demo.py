@@ -58,7 +58,8 @@ def test_one_question_end_to_end(tmp_path: Path, environment: dict[str, str]) ->
     )
     told = done.stdout
     assert done.returncode == 0, done.stderr
-    assert told.index("SIMULATED HARDWARE") < told.index("PASS report_sig") < told.index("Paris")
+    assert told.index("SIMULATED HARDWARE") < told.index("PASS report_sig") < told.index("PASS gpu_report_sig")
+    assert told.index("PASS gpu_measurements — 33 of 33") < told.index("Paris")
     assert "FAIL" not in told
     assert re.search(r"^SKIP \w+ — waived by the policy: .{10,}", told, re.MULTILINE)
     assert told.index("Paris") < told.index("The receipt, verified")
@@ -70,6 +71,19 @@ def test_one_question_end_to_end(tmp_path: Path, environment: dict[str, str]) ->
     assert judged.returncode == 0, judged.stdout
     assert "all holds" in judged.stdout
     assert "Paris" in judged.stdout
+
+
+def test_tdx_without_gpus(environment: dict[str, str]) -> None:
+    """The other CPU, and a machine whose policy demands no GPU."""
+    done = subprocess.run(
+        [*CONFIDE, "demo", "--platform", "tdx", "--gpus", "0"],
+        env=environment, capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Starting: simulated Intel TDX, enclave" in done.stdout
+    assert done.stdout.index("PASS quote_signature") < done.stdout.index("Paris")
+    assert "NVIDIA devices" not in done.stdout
+    assert "FAIL" not in done.stdout
 
 
 def test_the_playground_stays_up_and_ends_clean(tmp_path: Path, environment: dict[str, str]) -> None:
