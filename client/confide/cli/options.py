@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 from confide_attestation.checks.ids import CheckId
-from confide_attestation.snp.ids import SnpCheck
+from confide_attestation.nvidia.ids import NvidiaCheck
 from confide_attestation.result import AttestationResult
+from confide_attestation.snp.ids import SnpCheck
+from confide_attestation.tdx.ids import TdxCheck
 from confide_protocol.errors import ConfigError
 
 from confide.cli.render import utc
@@ -14,13 +16,27 @@ MAX_KEY_BYTES = 4096
 TIME_CHECKS = frozenset(
     {
         CheckId.POLICY_EXPIRED,
+        CheckId.STATEMENT_EXPIRED,
+        CheckId.KEYSET_VALIDITY,
         SnpCheck.ARK_VALIDITY,
         SnpCheck.ASK_VALIDITY,
         SnpCheck.VEK_VALIDITY,
         SnpCheck.CRL_EXPIRED,
         SnpCheck.CRL_AGE,
-        CheckId.STATEMENT_EXPIRED,
-        CheckId.KEYSET_VALIDITY,
+        TdxCheck.PCK_EXPIRED,
+        TdxCheck.TCB_SIGNING_CERT_EXPIRED,
+        TdxCheck.CRL_NOT_YET_VALID,
+        TdxCheck.CRL_EXPIRED,
+        TdxCheck.TCB_INFO_NOT_YET_VALID,
+        TdxCheck.TCB_INFO_EXPIRED,
+        TdxCheck.QE_IDENTITY_NOT_YET_VALID,
+        TdxCheck.QE_IDENTITY_EXPIRED,
+        TdxCheck.COLLATERAL_TOO_OLD,
+        NvidiaCheck.CHAIN_VALIDITY,
+        NvidiaCheck.CHAIN_OCSP_EXPIRED,
+        NvidiaCheck.RIM_VALIDITY,
+        NvidiaCheck.RIM_OCSP_EXPIRED,
+        NvidiaCheck.OCSP_AGE,
     }
 )
 
