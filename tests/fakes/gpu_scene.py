@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from confide_attestation.appraise import appraise
 from confide_attestation.evidence import Endorsements, EvidenceBundle, GpuEvidence
 from confide_attestation.nvidia.device import Arch
 from confide_attestation.nvidia.digest import gpu_evidence_digest
@@ -13,10 +14,13 @@ from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.nvidia.ocsp import OcspAnswer
 from confide_attestation.nvidia.spdm import Opaque
 from confide_attestation.policy import AppraisalPolicy
+from confide_attestation.result import AttestationResult
 from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
-from confide_protocol.statement import gpu_nonce
+from confide_protocol.statement import gpu_nonce, parse_statement
 
-from tests.fakes.scene import NOW, Scene, bind
+from tests.fakes.azure_scene import AzureScene
+from tests.fakes.scene import NONCE, NOW, Scene, bind
+from tests.fakes.tdx_scene import TdxScene
 
 PPCIE = b"\x02\0"
 Patched = tuple[SimulatedDevice, Mapping[int, bytes | None]]
@@ -94,6 +98,47 @@ def ask(devices: Sequence[Patched], nonce: bytes) -> tuple[GpuEvidence, ...]:
     )
 
 
+def policy_edits(devices: Sequence[Patched]) -> list[tuple[str, str]]:
+    """Make of a policy without GPUs one that accepts these."""
+    machine = [device for device, _ in devices]
+    switches = sum(device.arch is Arch.LS10 for device in machine)
+    roots = vendor().roots
+    table = GPU.format(
+        gpus=len(machine) - switches,
+        switches=switches,
+        mode="PPCIE" if switches else "SPT",
+        ueids=", ".join(f'"{device.certificates[0].serial_number}"' for device in machine),
+    )
+    pins = _ROOTS[1].format(device=roots.device_spki_sha256.hex(), rim=roots.rim_spki_sha256.hex())
+    return [(_NONE, ""), (_ROOTS[0], pins), ("[session]\n", f"{table}\n[session]\n")]
+
+
+def endorse(devices: Sequence[Patched], **given: Any) -> NvidiaEndorsements:
+    """Give every manifest and answer that these devices need, unless others are `given`."""
+    machine = [device for device, _ in devices]
+    manifests = tuple(rim for arch in dict.fromkeys(each.arch for each in machine) for rim in rims(arch))
+    return NvidiaEndorsements(**{"rims": manifests, "ocsp": answers(machine), **given})
+
+
+def appraise_with_gpu(scene: AzureScene | TdxScene) -> AttestationResult:
+    """Judge a machine of another kind with one GPU that it asked itself."""
+    devices: Sequence[Patched] = ((gpu(), {}),)
+    scene.policy_edits[:0] = policy_edits(devices)
+    statement = parse_statement(scene.build()[0].statement)
+    gpus = ask(devices, gpu_nonce(statement.freshness, statement.keyset_digest))
+    scene.statement["gpu_evidence_digest"] = gpu_evidence_digest(gpus)
+    evidence, endorsements, policy = scene.build()
+    return appraise(
+        replace(evidence, gpus=gpus),
+        replace(endorsements, nvidia=endorse(devices)),
+        policy,
+        now_unix_s=NOW,
+        floor=1,
+        nonce=NONCE,
+        allow_simulated=True,
+    )
+
+
 @dataclass
 class GpuScene(Scene):
     """An enclave with GPUs. `asked` changes what they answer before the statement names it, `shown` afterwards.
@@ -108,19 +153,7 @@ class GpuScene(Scene):
     nvidia: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        machine = [device for device, _ in self.devices]
-        switches = sum(device.arch is Arch.LS10 for device in machine)
-        roots = vendor().roots
-        table = GPU.format(
-            gpus=len(machine) - switches,
-            switches=switches,
-            mode="PPCIE" if switches else "SPT",
-            ueids=", ".join(f'"{device.certificates[0].serial_number}"' for device in machine),
-        )
-        pins = _ROOTS[1].format(device=roots.device_spki_sha256.hex(), rim=roots.rim_spki_sha256.hex())
-        self.policy_edits = [
-            (_NONE, ""), (_ROOTS[0], pins), ("[session]\n", f"{table}\n[session]\n"), *self.policy_edits,
-        ]  # fmt: skip
+        self.policy_edits = [*policy_edits(self.devices), *self.policy_edits]
 
     def build(self) -> tuple[EvidenceBundle, Endorsements, AppraisalPolicy]:
         """Ask the GPUs with the nonce of this statement and keyset, then sign everything."""
@@ -132,11 +165,5 @@ class GpuScene(Scene):
         scene = copy(self)
         scene.statement = {"gpu_evidence_digest": gpu_evidence_digest(gpus), **self.statement}
         evidence, endorsements, policy = super(GpuScene, scene).build()
-        devices = [device for device, _ in self.devices]
-        manifests = tuple(rim for arch in dict.fromkeys(each.arch for each in devices) for rim in rims(arch))
-        given = {"rims": manifests, "ocsp": answers(devices), **self.nvidia}
-        return (
-            replace(evidence, gpus=tuple(self.shown(gpus))),
-            replace(endorsements, nvidia=NvidiaEndorsements(**given)),
-            policy,
-        )
+        nvidia = endorse(self.devices, **self.nvidia)
+        return replace(evidence, gpus=tuple(self.shown(gpus))), replace(endorsements, nvidia=nvidia), policy

@@ -243,3 +243,17 @@ def test_a_policy_pins_what_the_machine_boots() -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"{pcr} = "))
         with pytest.raises(Exception, match=f"pin {pcr} too"):
             load_policy(text.replace(line + "\n", "").encode(), "policy.toml")
+
+
+def test_the_result_ends_with_the_first_of_all() -> None:
+    """The hardware's endorsements, or the policy's greatest age of them, can end before the statement."""
+
+    def until(scene: AzureScene) -> int:
+        result = scene.appraise()
+        assert result.keyset is not None, failed(result)
+        return result.keyset.valid_until_unix_s - NOW
+
+    assert [until(AzureScene(profile)) for profile in (SNP, TDX)] == [600, 600]
+    young = AzureScene(TDX)
+    young.edit_policy("max_collateral_age_s = 86400", "max_collateral_age_s = 3900")
+    assert until(young) == 300

@@ -1,6 +1,7 @@
 """CPU and GPUs in one decision: each demand of the policy bites by name, and no evidence fits another statement."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +19,12 @@ from confide_protocol.statement import gpu_nonce
 from cryptography import x509
 from cryptography.x509 import ocsp
 
+from tests.fakes.azure_scene import SNP, TDX, AzureScene
 from tests.fakes.gpu_scene import (
     GpuScene,
     Patched,
     answers,
+    appraise_with_gpu,
     ask,
     eight_and_four,
     gpu,
@@ -32,6 +35,7 @@ from tests.fakes.gpu_scene import (
     vendor,
 )
 from tests.fakes.scene import NOW, Scene
+from tests.fakes.tdx_scene import DIRECT, DSTACK, GCP, TdxScene
 
 Corruption = Callable[[GpuScene], object]
 HELD = {"status": ocsp.OCSPCertStatus.REVOKED, "reason": x509.ReasonFlags.certificate_hold}
@@ -95,6 +99,23 @@ def test_cpu_and_gpus_are_accepted_together(devices: Sequence[Patched]) -> None:
     assert len(result.claims) == len(devices) + 2
     assert result.claims["gpu0"]["x-confide-gpu-mode"] == ("SPT" if len(devices) == 1 else "PPCIE")
     assert result.claims["gpu0"]["measres"] == "success"
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [AzureScene(SNP), AzureScene(TDX), TdxScene(DIRECT), TdxScene(GCP), TdxScene(DSTACK)],
+    ids=[SNP, TDX, DIRECT, GCP, DSTACK],
+)
+def test_a_gpu_stands_beside_every_cpu(scene: AzureScene | TdxScene) -> None:
+    """No id of one room collides with another's, and the whole is accepted; without the GPU it is not."""
+    scene = deepcopy(scene)
+    result = appraise_with_gpu(scene)
+    assert (failed(result), result.verdict) == ([], Verdict.ACCEPTED)
+    ids = [check.id for check in result.checks]
+    assert len(ids) == len(set(ids))
+    assert ids[-len(NVIDIA_CHECKS) :] == list(NVIDIA_CHECKS)
+    assert {"cpu0", "gpu0", "keyset"} <= set(result.claims)
+    assert {"gpu_evidence", "gpu_count"} <= set(failed(scene.appraise()))
 
 
 CASES: dict[str, tuple[Corruption, set[str]]] = {
