@@ -88,11 +88,17 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
     if len(data) > MAX_CRL_BYTES:
         raise EvidenceMalformed(f"a revocation list of {len(data)} bytes is too large", "crl_format")
     try:
-        crl = x509.load_der_x509_crl(data)
-        _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid, list(crl))
-        return crl  # noqa: TRY300 - reading is what may fail
+        return _load_crl_der(data)
     except _READ_FAULTS:
         raise EvidenceMalformed("not a DER revocation list", "crl_format") from None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _load_crl_der(data: bytes) -> x509.CertificateRevocationList:
+    crl = x509.load_der_x509_crl(data)
+    # As above: read whole, so that nothing is left to fail later.
+    _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid, list(crl))
+    return crl
 
 
 @lru_cache(maxsize=_REMEMBERED)
