@@ -125,6 +125,7 @@ def test_every_check_stands_in_the_specification() -> None:
     """SPEC lists every check of every verifier, and no other, in the order of the results (5.6, 5.8)."""
     from confide_attestation.checks.ids import BINDING_CHECKS, POLICY_CHECKS
     from confide_attestation.eventlog.ids import EventLogCheck
+    from confide_attestation.foreign.ids import ForeignCheck
     from confide_attestation.nvidia.ids import NrasCheck, NvidiaCheck
     from confide_attestation.snp.ids import SnpCheck
     from confide_attestation.tdx.ids import TdxCheck
@@ -139,7 +140,7 @@ def test_every_check_stands_in_the_specification() -> None:
     table = alone.partition("5.8.1")[0]
     cells = re.findall(r"^\|[^|]*\|[^|]*\| (`[^|]+) \|", table, re.MULTILINE)
     listed = [name for cell in cells for name in TICKED.findall(cell)]
-    assert listed == [*TdxCheck, *NvidiaCheck, *NrasCheck, *VtpmCheck, *EventLogCheck]
+    assert listed == [*TdxCheck, *NvidiaCheck, *NrasCheck, *VtpmCheck, *EventLogCheck, *ForeignCheck]
 
 
 def test_every_label_stands_in_the_specification() -> None:
