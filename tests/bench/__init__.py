@@ -12,6 +12,7 @@ class Row:
 
     `ratio` > 1 means that ours is better (ours/peer for rates, peer/ours for time and memory); against `direct`
     it is ours/direct. A peer that could not be measured leaves `value` and `ratio` empty; `reason` says why.
+    `evidence` names what was judged, where rows differ by that.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Row:
     against: str | None = None
     ratio: float | None = None
     reason: str | None = None
+    evidence: str | None = None
 
     def as_json(self) -> dict[str, str | float | None]:
         tree: dict[str, str | float | None] = {
@@ -29,7 +31,8 @@ class Row:
             "against": self.against,
             "ratio": self.ratio,
         }
-        return tree | ({"reason": self.reason} if self.reason is not None else {})
+        more = {"reason": self.reason, "evidence": self.evidence}
+        return tree | {name: text for name, text in more.items() if text is not None}
 
 
 def ours(name: str, value: float, unit: str) -> Row:

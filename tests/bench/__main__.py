@@ -70,7 +70,7 @@ def measure(names: Sequence[str], *, quick: bool, peers: bool) -> tuple[list[Row
 
 def table(rows: Sequence[Row]) -> str:
     """Align the rows for a person; `peer` is the peer's own figure, worked out from the ratio."""
-    lines = [("name", "ours", "unit", "against", "peer", "ratio")]
+    lines = [("name", "ours", "unit", "against", "peer", "ratio", "evidence")]
     for row in rows:
         lines.append(
             (
@@ -80,9 +80,10 @@ def table(rows: Sequence[Row]) -> str:
                 row.against or "",
                 figure(theirs(row)) if row.against else "",
                 figure(row.ratio) if row.against and row.reason is None else row.reason or "",
+                row.evidence or "",
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
+    widths = [max(len(line[i]) for line in lines) for i in range(6)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if i in (1, 4) else cell.ljust(width)

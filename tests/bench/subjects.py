@@ -71,7 +71,7 @@ class Subject:
             self._driver.stdin.flush()
         except OSError:
             raise PeerAbsent(f"{self.name}'s driver does not run here") from None
-        if _line(self._driver, DRIVE_TIMEOUT_S) != "done\n":
+        if read_line(self._driver, DRIVE_TIMEOUT_S) != "done\n":
             raise PeerAbsent(f"{self.name} broke while it was measured")
         return (_process_ns(self._server.pid) - before_ns) / count / 1000
 
@@ -113,7 +113,7 @@ def interleaved_cpu_us(
 
 def _start(script: Script, stack: ExitStack) -> Subject:
     server = stack.enter_context(_process(script, ("serve",)))
-    ready = _line(server, START_TIMEOUT_S)
+    ready = read_line(server, START_TIMEOUT_S)
     if not ready:
         raise PeerAbsent(f"{script.name}'s server does not start here")
     return Subject(script, server, stack.enter_context(_process(script, ("drive", ready))))
@@ -136,7 +136,7 @@ def _process(script: Script, arguments: tuple[str, ...]) -> Iterator[subprocess.
         process.communicate()
 
 
-def _line(process: subprocess.Popen[str], timeout_s: float) -> str:
+def read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     """Read one line; empty when the process ended or took too long. It never has said more than that line."""
     assert process.stdout is not None
     return process.stdout.readline() if select.select([process.stdout], [], [], timeout_s)[0] else ""

@@ -13,8 +13,13 @@ def interleaved_us(works: Mapping[str, Work], *, rounds: int, calls: int) -> dic
         work()
     for _ in range(rounds):
         for name, work in works.items():
-            began_ns = time.perf_counter_ns()
-            for _ in range(calls):
-                work()
-            least[name] = min(least[name], (time.perf_counter_ns() - began_ns) / calls / 1000)
+            least[name] = min(least[name], timed_us(work, calls))
     return least
+
+
+def timed_us(work: Work, calls: int) -> float:
+    """Return the mean time of `calls` calls in a row."""
+    began_ns = time.perf_counter_ns()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter_ns() - began_ns) / calls / 1000

@@ -31,7 +31,7 @@ DATA = bytes(range(64))
 Tree = dict[str, Any]
 
 
-def cases() -> Iterator[Case]:
+def cpu_cases() -> Iterator[Case]:
     for version, product, signer in (
         (2, "Milan", "VCEK"),
         (3, "Genoa", "VCEK"),
@@ -41,6 +41,10 @@ def cases() -> Iterator[Case]:
         yield snp(version, product, signer)
     for body in (None, BodyType.TD10, BodyType.TD15):
         yield tdx(body)
+
+
+def cases() -> Iterator[Case]:
+    yield from cpu_cases()
     for arch in Arch:
         yield device(arch)
     yield azure(SimulatedAmd.make(NOW, keys=amd_keys("VCEK")))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from tests.bench import Row, __main__, absent, ours, versus
 from tests.bench.subjects import Script, running
 from tests.bench.timing import interleaved_us
+from tests.bench.turns import in_turns_us, starting
 
 
 def test_a_ratio_above_one_means_that_ours_is_better() -> None:
@@ -103,3 +105,35 @@ def test_every_subject_still_runs(variant: str) -> None:
         assert reasons == {}
         assert subjects[variant].cpu_us("request", 1) >= 0
         assert subjects[variant].cpu_us("stream", 1) >= 0
+
+
+def test_a_row_may_say_what_was_judged() -> None:
+    """The name of the evidence stands in the file and at the end of the table's line."""
+    row = replace(ours("a", 1.0, "ms"), evidence="snp/simulated")
+    assert row.as_json()["evidence"] == "snp/simulated"
+    assert __main__.table([row]).splitlines()[-1].endswith("snp/simulated")
+
+
+def test_a_peer_takes_its_turns(tmp_path: Path) -> None:
+    """It works as often as it is told, and one that breaks is named and left out from then on."""
+    script = tmp_path / "peer.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(PEERS)!r})\n" + PEER)
+    with starting(Script("good", (sys.executable, str(script))), tmp_path) as peer:
+        broken: dict[str, str] = {}
+        taken = in_turns_us({"ours": lambda: None}, {"good": peer}, rounds=2, calls=3, broken=broken)
+        assert (set(taken), broken) == ({"ours", "good"}, {})
+        taken = in_turns_us({"ours": lambda: None}, {"good": peer}, rounds=1, calls=100, broken=broken)
+        assert (set(taken), set(broken)) == ({"ours"}, {"good"})
+
+
+PEERS = Path(__main__.__file__).parent / "peers"
+PEER = """\
+from turns import take_turns
+count = 0
+def work():
+    global count
+    count += 1
+    print("noise")
+    assert count < 20
+take_turns(work)
+"""
