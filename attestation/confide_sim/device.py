@@ -77,11 +77,7 @@ class DeviceServer(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, path: Path, machine: SimulatedMachine) -> None:
         self.machine = machine
-        if path.is_socket():
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(str(path)) == 0:
-                    raise InUse(path)
-            path.unlink()
+        free(path)
         mask = os.umask(0o177)
         try:
             super().__init__(str(path), _Request)
@@ -94,6 +90,15 @@ class InUse(OSError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path}: is served by another process")
+
+
+def free(path: Path) -> None:
+    """Remove a socket that nobody serves any more. Raises: InUse, OSError."""
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise InUse(path)
+        path.unlink()
 
 
 @click.command()
@@ -147,11 +152,13 @@ def main(
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
+        free(socket_path)
         endorsements_dir.mkdir(parents=True, exist_ok=True)
-        server = DeviceServer(socket_path, machine)
+        # Whoever sees the socket finds the files.
         files = {**machine.certificates, "endorsements.cbor": encode_endorsements(machine.endorsements)}
         for name, data in files.items():
             (endorsements_dir / name).write_bytes(data)
+        server = DeviceServer(socket_path, machine)
     except InUse as fault:
         _stop(f"{fault}; choose another path")
     except OSError as fault:

@@ -14,6 +14,7 @@ from confide_protocol.errors import ConfideError, ConfigError
 from confide_enclave import logs
 from confide_enclave.endorsements import Shelf
 from confide_enclave.engine.card import default_weights, read_card
+from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
 from confide_enclave.node import assemble, check_machine, open_machine
@@ -55,7 +56,13 @@ Every setting, with its default: deploy/examples/enclave.toml."""
     is_flag=True,
     help="Print the manifest and its digest, which a policy pins, as JSON; load and serve nothing.",
 )
-def enclave(config_file: Path, only_manifest: bool) -> None:
+@click.option(
+    "--collect",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write this machine's evidence there, for `confide endorsements fetch`; make no keys, serve nothing.",
+)
+def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None:
     """Serve a model from inside a trusted execution environment.
 
     Makes its keys in memory, binds them to the hardware's evidence, opens sealed requests, answers them with the
@@ -71,6 +78,8 @@ def enclave(config_file: Path, only_manifest: bool) -> None:
         settings = load_settings(config_file)
         if only_manifest:
             _print_manifest(settings)
+        elif folder is not None:
+            _collect(str(config_file), settings, folder)
         else:
             _serve(str(config_file), settings)
     except ConfideError as fault:
@@ -94,12 +103,18 @@ def _print_manifest(settings: EnclaveSettings) -> None:
     click.echo(json.dumps({"manifest_digest": manifest.digest.hex(), "manifest": tree}))
 
 
+def _collect(file: str, settings: EnclaveSettings, folder: Path) -> None:
+    _check_device(file, settings)
+    attester, _ = open_machine(settings)
+    written = write_files(asyncio.run(collect_evidence(attester, random=secrets.token_bytes)), folder)
+    click.echo(json.dumps({"written": [str(path) for path in written]}))
+
+
 def _serve(file: str, settings: EnclaveSettings) -> None:
     forbid_core_dumps()
     logs.configure(sys.stderr)
     secret = load_gateway_secret(Path(settings.gateway_secret_file))
-    if settings.device_socket is not None:
-        _check_device(file, settings.device_socket)
+    _check_device(file, settings)
     shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
     listener = bind(file, settings.host, settings.port)
     try:
@@ -131,7 +146,10 @@ def _weights(settings: EnclaveSettings) -> Path:
     return weights
 
 
-def _check_device(file: str, path: str) -> None:
+def _check_device(file: str, settings: EnclaveSettings) -> None:
+    path = settings.device_socket
+    if path is None:
+        return
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)

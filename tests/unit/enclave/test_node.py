@@ -1,5 +1,6 @@
 """The machine before the keys: which attester, and the enclave's own check of its GPUs, end to end in process."""
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -9,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from confide_attestation.evidence import CpuKind, Endorsements, encode_endorsements
-from confide_attestation.nvidia.evidence import NvidiaEndorsements
+from confide_attestation.nvidia.evidence import NvidiaEndorsements, parse_evidence
+from confide_attestation.nvidia.spdm import parse_spdm
 from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
+from confide_attestation.snp.abi import parse_report
+from confide_attestation.tdx.abi import parse_quote
+from confide_enclave.cli import enclave
 from confide_enclave.collect.attesters import HardwareAttester
 from confide_enclave.collect.gpu_check import GpuRejected
 from confide_enclave.collect.nvml import NvmlGpus
@@ -148,6 +154,26 @@ async def test_an_unasked_device_and_a_failed_generator_make_no_keys(tmp_path, g
         await check(settings, genuine.endorsements, random=bytes)
     with pytest.raises(DeviceUnavailable):
         await check(settings, genuine.endorsements)
+
+
+@pytest.mark.parametrize("kind", [CpuKind.SEV_SNP, CpuKind.TDX])
+def test_evidence_is_written_where_endorsements_are_fetched_for_it(tmp_path, kind):
+    """The report or quote as it is, and GPUs in the form of NVIDIA's tools; nothing is judged."""
+    with serving(tmp_path, SimulatedMachine.make(int(NOW), kind=kind, gpus=2)) as settings:
+        roots = "".join(f'{name} = "{value}"\n' for name, value in settings.simulated.model_dump().items())
+        (tmp_path / "enclave.toml").write_text(
+            f'gateway_secret_file = "x"\nplatform = "simulated-{kind}"\ndevice_socket = "d"\ngpus = true\n'
+            f"[simulated]\n{roots}"
+        )
+        arguments = ["--config", str(tmp_path / "enclave.toml"), "--collect"]
+        done = CliRunner().invoke(enclave, [*arguments, str(tmp_path / "out")])
+        refused = CliRunner().invoke(enclave, [*arguments, str(tmp_path / "enclave.toml" / "out")])
+    cpu = "report.bin" if kind is CpuKind.SEV_SNP else "quote.bin"
+    assert json.loads(done.stdout) == {"written": [str(tmp_path / "out" / name) for name in (cpu, "gpus.json")]}
+    (parse_report if kind is CpuKind.SEV_SNP else parse_quote)((tmp_path / "out" / cpu).read_bytes())
+    found = parse_evidence((tmp_path / "out/gpus.json").read_bytes(), None)
+    assert [parse_spdm(each.report).nonce.hex() for each in found] == [each.claimed_nonce for each in found]
+    assert (refused.exit_code, "--collect" in refused.stderr) == (2, True)
 
 
 def test_each_platform_has_its_attester(tmp_path):
