@@ -30,6 +30,12 @@ GRACE = (
 )
 NEXT_YEAR, LAST_YEAR = "2028-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
 ADVISORY = "INTEL-SA-00960"
+OLD_QE = {
+    "tcb": {"isvsvn": 4},
+    "tcbDate": "2024-11-13T00:00:00Z",
+    "tcbStatus": "OutOfDate",
+    "advisoryIDs": ["INTEL-SA-01111"],
+}
 
 
 def case(check_id: StrEnum, name: str, corrupt: Corruption) -> None:
@@ -108,6 +114,14 @@ case(T.TCB_STATUS_DENIED, "refused", tcb(tcbLevels=[level("SWHardeningNeeded")])
 case(T.TCB_GRACE, "ended", graced(until=LAST_YEAR))
 case(T.TCB_GRACE, "ends-now", graced(until="2027-01-15T08:00:00Z"))
 case(T.ADVISORY_DENIED, "one-more", graced(advisories=(ADVISORY, "INTEL-SA-01036")))
+case(
+    T.ADVISORY_DENIED,
+    "of-the-quoting-enclave",
+    both(
+        edited('tcb_grace = "refused"', GRACE % NEXT_YEAR),
+        signed(lambda intel: intel.collateral(qe_identity=intel.qe_identity(tcbLevels=[OLD_QE]))),
+    ),
+)
 case(T.TCB_REVOKED, "no-grace-helps", graced("Revoked"))
 case(T.PPID_NOT_ALLOWED, "another-machine", device(ppid=b"\7" * 16))
 for key in ("smt", "dynamic_platform", "cached_keys"):
