@@ -145,7 +145,7 @@ class EnclaveApp:
         if scope["method"] != "GET":
             await reply.problem(405)
             return
-        asked = _freshness(scope["query_string"])
+        asked = read_freshness(scope["query_string"])
         if asked is None:
             await reply.problem(400)
             return
@@ -325,7 +325,7 @@ def _template(path: str) -> str:
     return path if path in known else "other"
 
 
-def _freshness(query: bytes) -> tuple[bytes, bool] | None:
+def read_freshness(query: bytes) -> tuple[bytes, bool] | None:
     """Read what evidence shall answer, and whether it is an epoch: exactly one of the two, 32 bytes in hex."""
     try:
         pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, max_num_fields=1)

@@ -15,6 +15,19 @@ from confide_enclave.errors import DeviceUnavailable
 from confide_enclave.settings import SIMULATED
 
 MAX_REPLY_BYTES: Final = 1 << 20
+_STATE: Final = {
+    "index": int,
+    "uuid": str,
+    "architecture": str,
+    "driver_version": str,
+    "vbios_version": str,
+    "environment": int,
+    "cc_on": bool,
+    "devtools_on": bool,
+    "multi_gpu": int,
+    "ready": bool,
+    "protected_memory_kib": int,
+}
 
 
 @dataclass(frozen=True)
@@ -33,52 +46,23 @@ class SimulatedAttester:
 
     async def quote(self, statement: bytes) -> Quote:
         """Have the CPU sign a statement. Raises: DeviceUnavailable. Does not check: what was signed."""
-        reply = await self._ask({"report_data": hashlib.sha512(statement).digest()})
-        match reply:
-            case {"kind": str(kind), "report": bytes(report), **more} if not more:
-                if SIMULATED + kind != self.platform:
-                    raise DeviceUnavailable(f"the device simulates {kind}, and the platform is {self.platform}")
-                return Quote(CpuEvidence(CpuKind(kind), report))
-        raise _malformed()
+        cpu = parse_cpu(await self._ask({"report_data": hashlib.sha512(statement).digest()}))
+        if SIMULATED + cpu.kind != self.platform:
+            raise DeviceUnavailable(f"the device simulates {cpu.kind}, and the platform is {self.platform}")
+        return Quote(cpu)
 
     async def states(self) -> tuple[GpuState, ...]:
         """Return what NVML would say of each GPU. Raises: DeviceUnavailable."""
-        found = []
-        for tree in self._devices(await self._ask({"gpu_states": True})):
-            try:
-                environment, multi_gpu = Environment(tree.pop("environment")), MultiGpu(tree.pop("multi_gpu"))
-                found.append(GpuState(environment=environment, multi_gpu=multi_gpu, **tree))
-            except (KeyError, TypeError, ValueError):
-                raise _malformed() from None
-        return tuple(found)
+        return parse_states(await self._ask({"gpu_states": True}))
 
     async def evidence(self, nonce: bytes) -> tuple[GpuEvidence, ...]:
         """Have every GPU sign 32 bytes. Raises: DeviceUnavailable. Does not check: what was signed."""
-        found = []
-        for tree in self._devices(await self._ask({"gpu_nonce": nonce})):
-            match tree:
-                case {
-                    "architecture": str(name),
-                    "report": bytes(report),
-                    "certificate_chain": bytes(chain),
-                    **more,
-                } if not more:
-                    found.append(GpuEvidence(name, report, chain))
-                case _:
-                    raise _malformed()
-        return tuple(found)
+        return parse_gpus(await self._ask({"gpu_nonce": nonce}))
 
     async def make_ready(self) -> None:
         """Do nothing: simulated GPUs are ready."""
 
-    def _devices(self, reply: dict[str, Any]) -> list[dict[str, Any]]:
-        match reply:
-            case {"gpus": [*devices], **more} if not more and len(devices) <= MAX_GPUS:
-                if all(isinstance(device, dict) for device in devices):
-                    return devices
-        raise _malformed()
-
-    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, request: dict[str, Any]) -> bytes:
         asked = cbor.encode(request)
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -89,18 +73,65 @@ class SimulatedAttester:
                     length = int.from_bytes(await reader.readexactly(4))
                     if length > MAX_REPLY_BYTES:
                         raise DeviceUnavailable("the simulated device's reply is too large")
-                    data = await reader.readexactly(length)
+                    return await reader.readexactly(length)
                 finally:
                     writer.close()
         except (OSError, EOFError, TimeoutError) as fault:
             raise DeviceUnavailable(f"the simulated device gave no answer ({type(fault).__name__})") from None
-        try:
-            reply = cbor.decode(data, max_bytes=MAX_REPLY_BYTES)
-        except Malformed:
-            reply = None
-        if not isinstance(reply, dict):
+
+
+def parse_cpu(reply: bytes) -> CpuEvidence:
+    """Read a CPU's answer. Raises: DeviceUnavailable. Does not check: the report."""
+    match _decode(reply):
+        case {"kind": "sev-snp" | "tdx" as kind, "report": bytes(report), **more} if not more:
+            return CpuEvidence(CpuKind(kind), report)
+    raise _malformed()
+
+
+def parse_gpus(reply: bytes) -> tuple[GpuEvidence, ...]:
+    """Read the GPUs' evidence. Raises: DeviceUnavailable. Does not check: any report."""
+    found = []
+    for device in _devices(reply):
+        match device:
+            case {
+                "architecture": str(name),
+                "report": bytes(report),
+                "certificate_chain": bytes(chain),
+                **more,
+            } if not more:
+                found.append(GpuEvidence(name, report, chain))
+            case _:
+                raise _malformed()
+    return tuple(found)
+
+
+def parse_states(reply: bytes) -> tuple[GpuState, ...]:
+    """Read what NVML would say of each GPU. Raises: DeviceUnavailable."""
+    found = []
+    for device in _devices(reply):
+        if {name: type(value) for name, value in device.items()} != _STATE:
             raise _malformed()
-        return reply
+        try:
+            environment, multi_gpu = Environment(device.pop("environment")), MultiGpu(device.pop("multi_gpu"))
+        except ValueError:
+            raise _malformed() from None
+        found.append(GpuState(environment=environment, multi_gpu=multi_gpu, **device))
+    return tuple(found)
+
+
+def _devices(reply: bytes) -> list[dict[str, Any]]:
+    match _decode(reply):
+        case {"gpus": [*devices], **more} if not more and len(devices) <= MAX_GPUS:
+            if all(isinstance(device, dict) for device in devices):
+                return devices
+    raise _malformed()
+
+
+def _decode(reply: bytes) -> Any:  # noqa: ANN401 - CBOR carries any plain value
+    try:
+        return cbor.decode(reply, max_bytes=MAX_REPLY_BYTES)
+    except Malformed:
+        raise _malformed() from None
 
 
 def _malformed() -> DeviceUnavailable:
