@@ -1,1 +1,1 @@
-"""Event logs of TDs: CCEL (`ccel`), dstack's (`dstack`), what they make (`replay`), the verdict (`verify`)."""
+"""Event logs of TDs: parse (`ccel`, `dstack`), replay and compare (`replay`, `verify`), the verdict (`judge`)."""

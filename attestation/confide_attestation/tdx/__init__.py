@@ -1,1 +1,1 @@
-"""Intel TDX: parse (`abi`, `collateral`), authenticate (`library`, `diagnose`), judge (`verify`)."""
+"""Intel TDX: parse (`abi`, `collateral`), authenticate (`library`, `verify`), judge by a policy (`validate`)."""
