@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+Thinking = Literal["no", "tagged", "opened"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,26 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. temperature 0 is greedy; `seed` is always set, by the session if need be."""
+    """How the next token is drawn. temperature 0 is greedy; `seed` is always set, by the session if need be.
+
+    Defaults leave the model's own distribution as it is; `top_k` 0 is no limit. `grammar` is llguidance's text of
+    what the answer may be, empty for anything. `logprobs`: how many likely tokens to name beside each token that
+    was drawn; None for no log-probabilities at all.
+    """
 
     temperature: float
     top_p: float
     max_tokens: int
     seed: int
     stop: tuple[str, ...] = field(default=(), repr=False)
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    grammar: str = field(default="", repr=False)
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,24 +52,62 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A drawn token's bytes, its natural log-probability by the model alone, and the likeliest tokens', best first.
+
+    "By the model alone": before penalties, bias, grammar and temperature.
+    """
+
+    token: bytes = field(repr=False)
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
 class Delta:
-    """Text that became certain with one step, and the counts so far. The last delta has a finish reason."""
+    """Text that became certain with one step, and the counts so far. The last delta has a finish reason.
+
+    `logprobs` are those of the tokens of this step, one that ends the answer left out; text may lag behind them.
+    """
 
     text: str = field(repr=False)
     prompt_tokens: int
     completion_tokens: int
     finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the manifest says of the model; readable without loading the weights."""
+    """What the manifest says of the model; readable without loading the weights.
+
+    `thinks`: "tagged" where an answer may begin with <think>…</think>, "opened" where the template has already
+    written <think>.
+    """
 
     name: str
     weights_digest: bytes
     tokenizer_digest: bytes
     context_tokens: int
     engine: Mapping[str, str | int | bool]
+    thinks: Thinking = "no"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One vector per text, and how many tokens each text took."""
+
+    vectors: Sequence[Sequence[float]] = field(repr=False)
+    token_counts: Sequence[int]
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors. `embed` raises CapacityExceeded, ContextTooLong or EngineError."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedded: ...
 
 
 class Engine(Protocol):
