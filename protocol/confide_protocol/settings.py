@@ -39,11 +39,24 @@ def parse_toml(data: bytes, model: type[M], file: str, error: type[ConfigError] 
         return model.model_validate(tree)
     except ValidationError as fault:
         first, *more = (
-            (".".join(str(part) for part in item["loc"]) or "file", _remedy(item["type"], item["msg"]))
+            (_place(tree, item["loc"], item["type"]) or "file", _remedy(item["type"], item["msg"]))
             for item in fault.errors(include_input=False, include_url=False)
         )
         others = "".join(f"; {field}: {remedy}" for field, remedy in more)
         raise error(file, first[0], first[1] + others) from None
+
+
+def _place(tree: object, location: tuple[int | str, ...], kind: str) -> str:
+    """Name a field as the file does: pydantic's location also holds the tags of unions."""
+    parts: list[str] = []
+    for part in location:
+        within = part in tree if isinstance(tree, dict) else isinstance(tree, list)
+        if within:
+            tree = tree[part]  # type: ignore[index]
+        elif kind != "missing" or part != location[-1]:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _remedy(kind: str, message: str) -> str:

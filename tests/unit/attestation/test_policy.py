@@ -28,11 +28,11 @@ def test_example_and_simulated_policies_load() -> None:
 
 
 FAULTS = {
-    "unknown key": ("vmpl = [0]", "vmpl = [0]\nvmlp = [0]", "snp.vmlp"),
+    "unknown key": ("vmpl = [0]", "vmpl = [0]\nvmlp = [0]", "platform.snp.vmlp"),
     "unknown key at the top": ("serial = 1", "serial = 1\nextra = 1", "extra"),
-    "missing field": ("vmpl = [0]", "", "snp.vmpl"),
-    "empty list": ("vmpl = [0]", "vmpl = []", "snp.vmpl"),
-    "empty pin list": ('signers = ["VCEK"]', "signers = []", "snp.signers"),
+    "missing field": ("vmpl = [0]", "", "platform.snp.vmpl"),
+    "empty list": ("vmpl = [0]", "vmpl = []", "platform.snp.vmpl"),
+    "empty pin list": ('signers = ["VCEK"]', "signers = []", "platform.snp.signers"),
     "wrong type": ("serial = 1", 'serial = "1"', "serial"),
     "zero serial": ("serial = 1", "serial = 0", "serial"),
     "boolean as number": ("serial = 1", "serial = true", "serial"),
@@ -45,20 +45,28 @@ FAULTS = {
     "measurement waived": (
         "measurements = [",
         "measurements = { waived = 'any at all' } #[",
-        "snp.measurements",
+        "platform.snp.measurements",
     ),
-    "waiver without reason": ('waived = "simulated mitigations mitigate nothing"', 'waived = ""', "snp.mit_vector"),
+    "waiver without reason": (
+        'waived = "simulated mitigations mitigate nothing"',
+        'waived = ""',
+        "platform.snp.mit_vector",
+    ),
     "milan without reason": (
         'milan = "refused"',
         'milan = { min_tcb = { bl = 0, tee = 0, snp = 0, ucode = 0 }, rises = "never" }',
-        "snp.products.milan",
+        "platform.snp.products.milan",
     ),
-    "turin without fmc": ("fmc = 0, ", "", "snp.products.turin"),
-    "genoa with fmc": ("genoa = { min_tcb = { bl", "genoa = { min_tcb = { fmc = 0, bl", "snp.products.genoa"),
+    "turin without fmc": ("fmc = 0, ", "", "platform.snp.products.turin"),
+    "genoa with fmc": (
+        "genoa = { min_tcb = { bl",
+        "genoa = { min_tcb = { fmc = 0, bl",
+        "platform.snp.products.genoa",
+    ),
     "unknown suite": ("mlkem768-x25519/", "x25519/", "session.suite"),
     "unknown shape": ('shape = "bucketed"', 'shape = "constant"', "session.shape"),
     "unknown profile": ("sev-snp/kernel-hashes", "sev-snp", "platform"),
-    "firmware text": ('"1.55.0"', '"1.55"', "snp.min_firmware"),
+    "firmware text": ('"1.55.0"', '"1.55"', "platform.snp.min_firmware"),
     "root missing": ("[simulated]\namd_ark_sha256", "[simulated]\n#", "simulated.amd_ark_sha256"),
     "not TOML": ("serial = 1", "serial", "file"),
 }
@@ -71,8 +79,7 @@ def test_fault_is_a_policy_error_that_names_file_and_field(old: str, new: str, f
     with pytest.raises(PolicyError) as caught:
         load(SIMULATED.replace(old, new))
     message = str(caught.value)
-    assert message.startswith("policy.toml: ")
-    assert field in message
+    assert message.startswith(f"policy.toml: {field}")
     assert "\n" not in message
 
 
