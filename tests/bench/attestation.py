@@ -1,9 +1,9 @@
 """What judging evidence costs: a GPU, a TDX quote, an SEV-SNP report, beside the Python verifiers that can do it.
 
 Evidence is a real machine's where CONFIDE_SHARED is here, else simulated; rows say which. `cold` is with nothing
-remembered, `hot` with certificates and manifests known by their bytes, as at the second look at one machine. TDX and
-SNP are hot where the name does not say; so is dcap-qvl, which gets its collateral parsed. All judge the same bytes
-in turns. Peers get at once what they would fetch, and none makes all of our checks.
+remembered, `hot` with certificates and manifests known by their bytes, as at the second look at one machine. TDX
+and SNP are hot where the name does not say; so is dcap-qvl, which gets its collateral parsed. All judge the same
+bytes in turns. Peers get at once what they would fetch, and none makes all of our checks.
 """
 
 import sys

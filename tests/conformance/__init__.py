@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+FLIPS_A_FILE = 4000
+
 
 @dataclass(frozen=True)
 class Field:
@@ -65,6 +67,7 @@ class Case:
     """One piece of evidence that is accepted as it stands; cases of one `platform` may stand in for one another.
 
     `more` are its mutations beside flips and swaps; `roots` the simulated vendor's, for verifiers that take them.
+    `max_flips` bounds the sample of one file's flips.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Case:
     platform: str
     more: Sequence[Mutation]
     roots: Files = field(default_factory=dict)
+    max_flips: int = FLIPS_A_FILE
 
 
 def checks(*names: str) -> frozenset[str]:

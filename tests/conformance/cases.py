@@ -1,7 +1,7 @@
 """Every case: evidence of real machines where the folder is here, simulated evidence always."""
 
-from tests.conformance import Case, real, simulated
+from tests.conformance import Case, bundles, real, simulated
 
 
 def all_cases() -> list[Case]:
-    return [*real.cases(), *simulated.cases()]
+    return [*real.cases(), *simulated.cases(), *bundles.cases()]

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from tests.conformance import Case, Field, Layout, Mutation
-from tests.conformance.parts import part_of
+from tests.conformance import FLIPS_A_FILE, Case, Field, Layout, Mutation
+from tests.conformance.parts import KINDS, part_of
 
 SMALL_BYTES = 8
 SAMPLED_BYTES = 256
-FLIPS_A_FILE = 4000
 _CASE_BIT = 5
 
 
@@ -15,11 +14,11 @@ def mutations(case: Case, others: Sequence[Case], *, full: bool) -> Iterator[Mut
     """Yield every mutation; without `full` the flips of long fields are a fixed sample (see `flips`)."""
     for role, layout in case.layouts.items():
         data = case.files[role]
-        for each, bit in flips(data, layout, full=full):
+        for each, bit in flips(data, layout, full=full, limit=case.max_flips):
             at = bit // 8
             changed = data[:at] + bytes((data[at] ^ 1 << bit % 8,)) + data[at + 1 :]
             yield Mutation("flip", f"{role}.{each.name}", {role: changed}, each.checks, each.dont_care)
-    for role in case.files:
+    for role in case.files if case.kind in KINDS else ():
         part = part_of(case.kind, role)
         for other in others:
             given = other.files.get(role)
@@ -45,14 +44,14 @@ def _spliced(case: Case, role: str, other: Case) -> Iterator[Mutation]:
             yield Mutation("splice", name, {role: changed}, each.checks, each.dont_care)
 
 
-def flips(data: bytes, layout: Layout, *, full: bool) -> Iterator[tuple[Field, int]]:
+def flips(data: bytes, layout: Layout, *, full: bool, limit: int = FLIPS_A_FILE) -> Iterator[tuple[Field, int]]:
     """Choose which bits are flipped, the same in every run: with `full` all of them.
 
     Otherwise every bit of fields of up to 8 bytes, one bit of each byte of longer ones, at 256 places of those that
-    are longer still; and where that makes more than 4,000 flips of one file, every nth, of each field the first.
+    are longer still; and where that makes more flips of one file than `limit`, every nth, of each field the first.
     """
     chosen = [(each, bit) for each in layout for bit in _bits(data, each, full=full)]
-    step = 1 if full else -(-len(chosen) // FLIPS_A_FILE)
+    step = 1 if full else -(-len(chosen) // limit)
     last: Field | None = None
     for number, (each, bit) in enumerate(chosen):
         if number % step == 0 or each is not last:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import Case, Field, Judged, Mutation, checks, simulated, uncovered
+from tests.conformance import Case, Field, Judged, Mutation, bundles, checks, simulated, uncovered
 from tests.conformance.__main__ import main
 from tests.conformance.command import arguments, fits
 from tests.conformance.mutate import flips, mutations
@@ -22,7 +22,7 @@ SNP = "confide verify snp {report} --vek {vek} [--ask {ask}] [--ark {ark}] [--cr
 
 @cache
 def cases() -> tuple[Case, ...]:
-    return tuple(simulated.cases())
+    return (*simulated.cases(), *bundles.cases())
 
 
 def case_of(kind: str) -> Case:
@@ -46,7 +46,7 @@ def test_an_undeclared_byte_is_seen() -> None:
     assert uncovered((good[0], replace(good[1], dont_care="")), 8) == [(4, 8)]
 
 
-@pytest.mark.parametrize("kind", ["snp", "tdx", "nvidia", "azure", "eventlog", "nras"])
+@pytest.mark.parametrize("kind", ["snp", "tdx", "nvidia", "azure", "eventlog", "nras", "bundle"])
 def test_a_slice_of_the_suite_is_refused_by_name(kind: str) -> None:
     """Every 400th mutation of one case of each kind; `make conformance` judges all."""
     case = case_of(kind)
