@@ -35,7 +35,6 @@ gateway_secret_file = "gateway.secret"
 platform = "simulated-{platform}"
 device_socket = "device.sock"
 endorsements_file = "endorsements/endorsements.cbor"
-gpus = {gpus}
 """
 
 GPU_ROOTS = """
@@ -228,14 +227,16 @@ class Playground:
         The policy pins this very device and the manifest of the enclave's own files.
         """
         self.write("gateway.secret", secrets.token_hex(32))
+        settings = ENCLAVE.format(port=enclave_port, platform=self.platform)
         device = self.start_device()
+        # The manifest speaks of no device: it is measured while they start.
+        config = str(self.write("manifest.toml", settings + enclave_settings))
+        measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
         keys = self.confide("keys", "keys", "new", "--file", f"{self.folder}/keys.toml", "--label", "you", "--json")
         device_says = device.ready()
-        settings = ENCLAVE.format(port=enclave_port, platform=self.platform, gpus=str(self.gpus > 0).lower())
-        roots = GPU_ROOTS.format_map(device_says) if self.gpus else ""
-        config = str(self.write("enclave.toml", settings + enclave_settings + roots))
+        gpus = ("gpus = true\n", GPU_ROOTS.format_map(device_says)) if self.gpus else ("", "")
+        self.write("enclave.toml", settings + gpus[0] + enclave_settings + gpus[1])
         enclave = self.start_enclave()
-        measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
         self.write_policy(device_says, measuring.ready()["manifest_digest"])
         self.api_key = keys.ready()["key"]
         self.stop("manifest")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confide_attestation.policy import SimulatedRoots
 from confide_protocol.keyset import Manifest
 
 from confide_enclave.api import Api
@@ -65,6 +64,9 @@ async def check_machine(
     Raises: GpuRejected, DeviceUnavailable.
     """
     if gpus is not None:
+        # The judge is slow to import, and neither a manifest nor a machine without GPUs needs it.
+        from confide_attestation.policy import SimulatedRoots
+
         from confide_enclave.collect.gpu_check import check_gpus
 
         roots = None
