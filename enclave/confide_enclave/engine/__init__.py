@@ -6,12 +6,28 @@ from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
 Thinking = Literal["no", "tagged", "opened"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model made; `arguments` is its JSON text."""
+
+    id: str = field(repr=False)
+    name: str = field(repr=False)
+    arguments: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class ChatMessage:
-    role: Literal["system", "user", "assistant"]
+    """One turn. An assistant's may hold calls and reasoning; a tool's answers the call `tool_call_id`."""
+
+    role: Role
     content: str = field(repr=False)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
+    tool_call_id: str = field(default="", repr=False)
+    name: str = field(default="", repr=False)
+    reasoning: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -42,13 +58,17 @@ class Sampling:
 class GenerationRequest:
     """`prompt` is chat messages (the model's template is applied) or plain text (it is not).
 
-    `cache_salt` is 32 bytes that separate tenants in every cache; `account` serves fairness alone.
+    `tools` are what the model may call, as OpenAI's API describes them, for templates that know of tools;
+    `thinking` False asks the template for an answer without reasoning, where it can. `cache_salt` is 32 bytes that
+    separate tenants in every cache; `account` serves fairness alone.
     """
 
     prompt: Sequence[ChatMessage] | str = field(repr=False)
     sampling: Sampling
     cache_salt: bytes = field(repr=False)
     account: str = ""
+    tools: Sequence[Mapping[str, object]] = field(default=(), repr=False)
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True)
