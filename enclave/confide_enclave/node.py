@@ -34,9 +34,10 @@ def open_machine(settings: EnclaveSettings) -> tuple[Attester, "GpuSource | None
     Nothing is asked yet.
     """
     timeout_s = settings.limits.device_timeout_s
-    if settings.device_socket is not None:
+    if settings.is_simulated:
         from confide_enclave.simulated import SimulatedAttester
 
+        assert settings.device_socket is not None  # noqa: S101 - load_settings demands it
         simulated = SimulatedAttester(settings.device_socket, timeout_s, settings.platform, settings.gpus)
         return simulated, simulated if settings.gpus else None
     from confide_enclave.collect.attesters import Machine
