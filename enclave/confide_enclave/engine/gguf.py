@@ -1,6 +1,6 @@
 """Read GGUF (v2, v3, little-endian): bytes in, metadata and float32 arrays out. Strict and bounded; needs no torch.
 
-Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; block formats: ggml-common.h of the same project.
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 import hashlib
@@ -10,11 +10,14 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from confide_protocol.errors import ConfigError
+
+from confide_enclave.engine.gguf_blocks import F32 as F32
+from confide_enclave.engine.gguf_blocks import FORMATS
 
 MAX_KEYS: Final = 4_096
 MAX_TENSORS: Final = 16_384
@@ -24,7 +27,6 @@ MAX_ARRAY_ITEMS: Final = 1 << 21
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 1 << 16
 
-F32 = npt.NDArray[np.float32]
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
 
@@ -47,23 +49,20 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Gguf:
-    """One parsed file. `metadata_raw` holds each entry's exact bytes, key and type included."""
+    """A model, mostly one parsed file. `metadata_raw` holds each entry's exact bytes, key and type included."""
 
     file: str
     metadata: dict[str, Value]
     metadata_raw: dict[str, bytes]
     tensors: dict[str, TensorInfo]
-    _data: memoryview
+    _read: Callable[[TensorInfo], F32]
 
     def array(self, name: str) -> F32:
         """Return the tensor as float32 in a fresh, writable array, finite or not. Raises: ConfigError."""
         info = self.tensors.get(name)
         if info is None:
             raise ConfigError(self.file, name, "is missing; the file is not a whole model of this kind")
-        blocks = np.frombuffer(self._data[info.start : info.end], np.uint8)
-        block = _FORMATS[info.format]
-        with np.errstate(all="ignore"):
-            return block.decode(blocks.reshape(-1, block.bytes)).reshape(info.shape)
+        return self._read(info)
 
     def get(self, key: str, kind: type[Any], default: Any = None) -> Any:  # noqa: ANN401
         """Return the metadata value, which must be of `kind`. Raises: ConfigError when absent without default."""
@@ -85,6 +84,14 @@ class Gguf:
         """SHA-256 over the exact bytes of every metadata entry whose key starts with `prefix`, in key order."""
         entries = sorted((key, raw) for key, raw in self.metadata_raw.items() if key.startswith(prefix))
         return hashlib.sha256(b"".join(raw for _, raw in entries)).digest()
+
+
+def decode_tensor(data: memoryview | bytes, info: TensorInfo) -> F32:
+    """Return the tensor that lies in `data` as float32, in a fresh, writable array."""
+    block = FORMATS[info.format]
+    blocks = np.frombuffer(data, np.uint8, info.end - info.start, info.start)
+    with np.errstate(all="ignore"):
+        return block.decode(blocks.reshape(-1, block.bytes)).reshape(info.shape)
 
 
 def parse_gguf(data: bytes, file: str) -> Gguf:
@@ -124,7 +131,7 @@ def parse_gguf(data: bytes, file: str) -> Gguf:
     spans = sorted((tensor.start, tensor.end) for tensor in tensors.values())
     if any(left[1] > right[0] for left, right in itertools.pairwise(spans)):
         cursor.fail("tensor offset", "lets two tensors overlap")
-    return Gguf(file, metadata, raw, tensors, memoryview(data))
+    return Gguf(file, metadata, raw, tensors, partial(decode_tensor, data))
 
 
 def _read_tensor_info(cursor: "_Cursor") -> TensorInfo:
@@ -135,10 +142,10 @@ def _read_tensor_info(cursor: "_Cursor") -> TensorInfo:
         cursor.fail("tensor dimensions", f"must be 1 to {MAX_DIMENSIONS}")
     shape = tuple(reversed([cursor.bounded("tensor shape", len(cursor.data) * 8) for _ in range(dimensions)]))
     code = cursor.u32("tensor type")
-    kind = next((name for name, known in _FORMATS.items() if known.code == code), None)
+    kind = next((name for name, known in FORMATS.items() if known.code == code), None)
     if kind is None:
-        cursor.fail("tensor type", f"{code} is not supported; use one of {', '.join(_FORMATS)}")
-    block = _FORMATS[kind]
+        cursor.fail("tensor type", f"{code} is not supported; use one of {', '.join(FORMATS)}")
+    block = FORMATS[kind]
     if shape[-1] % block.weights or not all(shape):
         cursor.fail("tensor shape", f"does not fit {kind} blocks")
     start = cursor.u64("tensor offset")
@@ -199,52 +206,3 @@ class _Cursor:
         if code == "?" and any(byte > 1 for byte in piece):
             self.fail(key, "holds a boolean that is neither 0 nor 1")
         return list(struct.unpack(f"<{count}{code}", piece))
-
-
-U8 = npt.NDArray[np.uint8]
-
-
-def _halves(column: U8) -> F32:
-    return np.ascontiguousarray(column).view("<f2").astype(np.float32)
-
-
-def _nibbles(packed: U8) -> F32:
-    """[blocks, 16] bytes to [blocks, 32]: all low halves, then all high halves."""
-    return np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
-
-
-def _q4_0(blocks: U8) -> F32:
-    return (_nibbles(blocks[:, 2:]) - np.float32(8)) * _halves(blocks[:, :2])
-
-
-def _q4_1(blocks: U8) -> F32:
-    weights = _nibbles(blocks[:, 4:])
-    weights *= _halves(blocks[:, :2])
-    weights += _halves(blocks[:, 2:4])
-    return weights
-
-
-def _q8_0(blocks: U8) -> F32:
-    return np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32) * _halves(blocks[:, :2])
-
-
-def _bf16(blocks: U8) -> F32:
-    return (blocks.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-@dataclass(frozen=True)
-class _Format:
-    code: int
-    weights: int
-    bytes: int
-    decode: Callable[[U8], F32]
-
-
-_FORMATS: Final = {
-    "F32": _Format(0, 1, 4, lambda blocks: blocks.view("<f4").astype(np.float32)),
-    "F16": _Format(1, 1, 2, _halves),
-    "Q4_0": _Format(2, 32, 18, _q4_0),
-    "Q4_1": _Format(3, 32, 20, _q4_1),
-    "Q8_0": _Format(8, 32, 34, _q8_0),
-    "BF16": _Format(30, 1, 2, _bf16),
-}
