@@ -6,13 +6,11 @@ an address, else 429.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from confide_attestation.errors import EndorsementsUnavailable, EvidenceMalformed
 from confide_attestation.pem import pem_blocks, pem_or_der
 from confide_attestation.snp.abi import (
     SIGNING_KEYS,
-    TCB_LAYOUT,
     Product,
     Signer,
     decode_tcb,
@@ -20,11 +18,11 @@ from confide_attestation.snp.abi import (
     product_of_cpuid,
 )
 from confide_attestation.snp.certificates import library_warnings_ignored, load_certificate, load_crl, parse_vek
+from confide_attestation.snp.kds import KDS, vek_path
 
 from confide_endorsements.documents import Kind, Name
 from confide_endorsements.http import Http
 
-KDS: Final = "https://kdsintf.amd.com"
 VCEK_SPACING_S = 10
 _HWID_BYTES = {Product.MILAN: 64, Product.GENOA: 64, Product.TURIN: 8}
 
@@ -38,8 +36,7 @@ class Chip:
     tcb: Mapping[str, int]
 
     def name(self, kds: str = KDS) -> Name:
-        levels = [f"{part}SPL={self.tcb[part]}" for part in TCB_LAYOUT[self.product]]
-        path = f"{self.product}/{self.hwid.hex()}?{'&'.join(levels)}"
+        path = vek_path(self.product, self.hwid, self.tcb)
         return Name(Kind.AMD_VCEK, path, f"{kds}/vcek/v1/{path}")
 
 

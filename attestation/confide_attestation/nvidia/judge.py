@@ -30,7 +30,7 @@ from confide_attestation.policy_types import Waived
 RIM_SERVICE = "https://rim.attestation.nvidia.com/v1/rim/"
 _FILE_CHECKS = (
     (NvidiaCheck.RIM_FORMAT, "strict XML, each signed in NVIDIA's form"),
-    (NvidiaCheck.RIM_ROOT_PIN, "NVIDIA's root for manifests, by its key"),
+    (NvidiaCheck.RIM_ROOT_PIN, "the pinned root for manifests, by its key"),
     (NvidiaCheck.RIM_CHAIN, "four certificates each, of their roles, signed by one another"),
     (NvidiaCheck.RIM_SIG, "the leaf's key signed all that is read"),
     (NvidiaCheck.RIM_SCHEMA, "versions and measurements as they should be"),

@@ -3,8 +3,18 @@
 Source: AMD 57230, VCEK Certificate and KDS Interface.
 """
 
+from collections.abc import Mapping
+
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.snp.abi import SIGNING_KEYS, Product, Signer, SnpReport, decode_tcb, product_of_cpuid
+from confide_attestation.snp.abi import (
+    SIGNING_KEYS,
+    TCB_LAYOUT,
+    Product,
+    Signer,
+    SnpReport,
+    decode_tcb,
+    product_of_cpuid,
+)
 
 KDS = "https://kdsintf.amd.com"
 
@@ -26,7 +36,12 @@ def vek_urls(report: SnpReport) -> tuple[str, ...]:
     return tuple(_url(report, product) for product in products if product is not None)
 
 
+def vek_path(product: Product, chip_id: bytes, tcb: Mapping[str, int]) -> str:
+    """Return what names a VCEK behind `/vcek/v1/`: product, chip (8 bytes on Turin, 64 else) and its TCB."""
+    hwid = chip_id[:8] if product is Product.TURIN else chip_id
+    levels = "&".join(f"{part}SPL={tcb[part]}" for part in TCB_LAYOUT[product])
+    return f"{product}/{hwid.hex()}?{levels}"
+
+
 def _url(report: SnpReport, product: Product) -> str:
-    levels = "&".join(f"{name}SPL={level:02}" for name, level in decode_tcb(report.reported_tcb, product).items())
-    hwid = report.chip_id[:8] if product is Product.TURIN else report.chip_id
-    return f"{KDS}/vcek/v1/{product}/{hwid.hex()}?{levels}"
+    return f"{KDS}/vcek/v1/{vek_path(product, report.chip_id, decode_tcb(report.reported_tcb, product))}"

@@ -1,6 +1,7 @@
 """`confide verify URL`: judge live evidence that answers a fresh nonce; `confide verify bundle`: judge it later."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,17 +57,33 @@ def url(url: str, api_key_file: Path | None, save: Path | None, run: Run) -> Non
 @verify.command(short_help="Judge evidence that was saved.")
 @click.argument("file", type=FILE)
 @click.option("--nonce", metavar="HEX", help="The nonce that it was fetched with (64 hex digits).")
+@click.option(
+    "--epoch",
+    "epochs",
+    multiple=True,
+    metavar="HEX@UNIX",
+    help="An epoch that you know: its value (64 hex digits) and when it was published. May stand several times.",
+)
 @run_options(policy=True)
-def bundle(file: Path, nonce: str | None, run: Run) -> None:
+def bundle(file: Path, nonce: str | None, epochs: tuple[str, ...], run: Run) -> None:
     """Judge the evidence in FILE, as `confide verify URL --save FILE` wrote it.
 
     Without --policy only the authenticity of the CPU's evidence is judged.
     """
     asked = read_hex("--nonce", nonce, NONCE_BYTES) if nonce else None
-    _judge(file, read_file(file, MAX_BUNDLE_BYTES), asked, run)
+    _judge(file, read_file(file, MAX_BUNDLE_BYTES), asked, run, dict(map(_epoch, epochs)))
 
 
-def _judge(what: Path | str, data: bytes, nonce: bytes | None, run: Run) -> NoReturn:
+def _epoch(text: str) -> tuple[bytes, int]:
+    value, _, published = text.partition("@")
+    if not published.isascii() or not published.isdecimal():
+        stop("--epoch: expected HEX@UNIX, the value and the second at which it was published")
+    return read_hex("--epoch", value, NONCE_BYTES), int(published)
+
+
+def _judge(
+    what: Path | str, data: bytes, nonce: bytes | None, run: Run, epochs: Mapping[bytes, int] | None = None
+) -> NoReturn:
     policy = run.policy
     try:
         evidence, endorsements = parse_bundle(data)
@@ -82,6 +99,7 @@ def _judge(what: Path | str, data: bytes, nonce: bytes | None, run: Run) -> NoRe
             now_unix_s=run.now_unix_s,
             floor=PolicyMemory(default_path()).floor(policy.id),
             nonce=nonce,
+            epochs=epochs,
             allow_simulated=run.allow_simulated,
         )
     finish(result, run, {}, what=what, hint=options.clock_hint(result))

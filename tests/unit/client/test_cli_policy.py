@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from confide.cli.policy import policy
+from confide.cli.verify_url import verify
 from confide_attestation.evidence import encode_bundle
 from confide_attestation.policy import load_policy
 from confide_attestation.policy_explain import SENTENCES, explain_policy
@@ -101,6 +102,30 @@ def test_what_is_no_evidence_is_status_2(archive: Path) -> None:
     assert done.exit_code == 2
     assert "notes.txt" in done.output
     assert "1 accepted" in done.output
+
+
+def test_evidence_that_answers_an_epoch_needs_the_callers_word_for_its_age(tmp_path: Path) -> None:
+    """An epoch counts if the caller knows it, and for as long as the policy says."""
+    epoch = b"e" * 32
+    scene = Scene(statement={"nonce": None, "epoch": epoch})
+    scene.edit_policy('freshness = "nonce"', "freshness = { epoch_max_age_s = 60 }")
+    evidence, endorsements, _ = scene.build()
+    saved, file = tmp_path / "bundle", tmp_path / "policy.toml"
+    saved.write_bytes(encode_bundle(evidence, endorsements))
+    file.write_text(scene.policy_text(endorsements.snp, evidence.manifest))
+    asked = ["bundle", str(saved), "--policy", str(file), "--allow-simulated", "--at", str(NOW)]
+    for epochs, status in (
+        ([f"{epoch.hex()}@{NOW - 60}"], 0),
+        ([f"{epoch.hex()}@{NOW - 61}"], 1),
+        ([f"{epoch.hex()}@{NOW + 1}"], 1),
+        ([f"{'00' * 32}@{NOW}"], 1),
+        ([], 1),
+        ([epoch.hex()], 2),
+    ):
+        given = [part for each in epochs for part in ("--epoch", each)]
+        done = CliRunner().invoke(verify, [*asked, *given])
+        assert done.exit_code == status, done.output
+        assert (status == 1) == ("FAIL nonce" in done.output)
 
 
 def _lenient(text: str, refused: str) -> str:
