@@ -9,7 +9,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for text in explained(scores):
             print(text)
     if options.output is not None:
-        options.output.write_text(json.dumps([asdict(each) for each in scores], indent=1) + "\n")
+        options.output.write_text(json.dumps([vars(each) for each in scores], indent=1) + "\n")
     print(f"{total(scores)}; {time.monotonic() - began_s:.0f} s")
     return 0 if all(each.sound and not each.holes for each in scores) else 1
 

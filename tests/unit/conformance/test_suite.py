@@ -1,5 +1,6 @@
 """The mutation suite itself: whole coverage, a slice that our verifiers pass, and verifiers that fail it."""
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -57,12 +58,14 @@ def test_a_slice_of_the_suite_is_refused_by_name(kind: str) -> None:
     assert found.made == found.good > 0
 
 
-def test_a_lax_verifier_scores_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lax_verifier_scores_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that accepts everything is refused nothing, and the suite fails."""
     true = shutil.which("true")
     assert true
     lax = ["--kind", "snp", "--every", "200", "--command", f"{true} {{report}} {{vek}} {{root}}"]
-    assert main(lax) == 1
+    output = tmp_path / "scores.json"
+    assert main([*lax, "--output", str(output)]) == 1
+    assert {each["case"].split("/")[0] for each in json.loads(output.read_text())} == {"snp"}
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert ", 0 refused, 0 with the named reason: 0.0 %" in last
 
