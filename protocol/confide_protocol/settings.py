@@ -50,7 +50,7 @@ def _place(tree: object, location: tuple[int | str, ...], kind: str) -> str:
     """Name a field as the file does: pydantic's location also holds the tags of unions."""
     parts: list[str] = []
     for part in location:
-        within = part in tree if isinstance(tree, dict) else isinstance(tree, list)
+        within = part in tree if isinstance(tree, dict) else isinstance(tree, list) and isinstance(part, int)
         if within:
             tree = tree[part]  # type: ignore[index]
         elif kind != "missing" or part != location[-1]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from confide_attestation.checks.ledger import Ledger
+from confide_attestation.checks.pins import check_pinned
 from confide_attestation.nvidia.device import DeviceFields
 from confide_attestation.nvidia.ids import COUNT_CHECKS, NvidiaCheck
 from confide_attestation.nvidia.policy import GpuPolicy
-from confide_attestation.policy_types import Waived
 
 
 def check_counts(ledger: Ledger, policy: GpuPolicy, switches: Sequence[bool]) -> None:
@@ -51,8 +51,8 @@ def check_device(ledger: Ledger, fields: DeviceFields, ueid: str, policy: GpuPol
             ),
         ):
             ledger.expect(check_id, holds, passed, failed)
-    _check_pinned(ledger, NvidiaCheck.FIRMWARE, fields.firmware, policy.firmware)
-    _check_pinned(ledger, NvidiaCheck.UEID, ueid, policy.ueids)
+    check_pinned(ledger, NvidiaCheck.FIRMWARE, fields.firmware, policy.firmware)
+    check_pinned(ledger, NvidiaCheck.UEID, ueid, policy.ueids)
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -60,12 +60,3 @@ def numbers(version: str) -> tuple[int, ...]:
     parts = version.split(".")
     readable = all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts)
     return tuple(map(int, parts)) if readable else ()
-
-
-def _check_pinned(ledger: Ledger, check_id: NvidiaCheck, value: str, pinned: tuple[str, ...] | Waived) -> None:
-    if isinstance(pinned, Waived):
-        ledger.waive(check_id, pinned.waived)
-        return
-    ledger.expect(
-        check_id, value in pinned, f"{value} is pinned", f"{value} is none of the {len(pinned)} pinned values"
-    )

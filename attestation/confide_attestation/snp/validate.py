@@ -3,6 +3,7 @@
 from cryptography import x509
 
 from confide_attestation.checks.ledger import Ledger
+from confide_attestation.checks.pins import check_pinned
 from confide_attestation.policy_types import Waived
 from confide_attestation.snp import abi
 from confide_attestation.snp.abi import PlatformBit, PolicyBit, Product, Signer, SnpReport
@@ -19,11 +20,11 @@ def check_report(
     ledger.expect(
         SnpCheck.SIGNER, signer.value in policy.signers, f"a {signer} is accepted", f"a {signer} is not accepted"
     )
-    _check_pinned(ledger, SnpCheck.MEASUREMENT, report.measurement, policy.measurements)
-    _check_pinned(ledger, SnpCheck.HOST_DATA, report.host_data, policy.host_data)
-    _check_pinned(ledger, SnpCheck.ID_KEY_DIGEST, report.id_key_digest, policy.id_key_digests)
-    _check_pinned(ledger, SnpCheck.AUTHOR_KEY_DIGEST, report.author_key_digest, policy.author_key_digests)
-    _check_pinned(ledger, SnpCheck.CHIP_ID, report.chip_id, policy.chip_ids)
+    check_pinned(ledger, SnpCheck.MEASUREMENT, report.measurement.hex(), policy.measurements)
+    check_pinned(ledger, SnpCheck.HOST_DATA, report.host_data.hex(), policy.host_data)
+    check_pinned(ledger, SnpCheck.ID_KEY_DIGEST, report.id_key_digest.hex(), policy.id_key_digests)
+    check_pinned(ledger, SnpCheck.AUTHOR_KEY_DIGEST, report.author_key_digest.hex(), policy.author_key_digests)
+    check_pinned(ledger, SnpCheck.CHIP_ID, report.chip_id.hex(), policy.chip_ids)
     ledger.expect(
         SnpCheck.VMPL,
         report.vmpl in policy.vmpl,
@@ -71,18 +72,6 @@ def check_crl(
             f"issued {age_s} s ago, at most {policy.crl.max_age_s} s are accepted",
             f"issued {age_s} s ago, more than the accepted {policy.crl.max_age_s} s",
         )
-
-
-def _check_pinned(ledger: Ledger, check_id: SnpCheck, value: bytes, pinned: tuple[str, ...] | Waived) -> None:
-    if isinstance(pinned, Waived):
-        ledger.waive(check_id, pinned.waived)
-        return
-    ledger.expect(
-        check_id,
-        value.hex() in pinned,
-        f"{value.hex()[:16]}… is pinned",
-        f"{value.hex()[:16]}… is none of the {len(pinned)} pinned values",
-    )
 
 
 def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy, now_unix_s: int) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from confide_attestation.checks.ledger import Ledger
-from confide_attestation.policy_types import Waived
+from confide_attestation.checks.pins import check_pinned
 from confide_attestation.tdx.abi import TdBit, TdxQuote
 from confide_attestation.tdx.collateral import Collateral
 from confide_attestation.tdx.explain import UP_TO_DATE
@@ -23,7 +23,7 @@ def check_quote(
     _check_documents(ledger, collateral, policy, now_unix_s)
     if held.tree is not None:
         _check_grace(ledger, held.tree, policy, now_unix_s)
-    _check_pinned(ledger, TdxCheck.PPID_NOT_ALLOWED, held.pck.ppid, policy.ppids)
+    check_pinned(ledger, TdxCheck.PPID_NOT_ALLOWED, held.pck.ppid.hex(), policy.ppids)
     _check_configuration(ledger, held.pck, policy)
     for check_id, pinned in (
         (TdxCheck.MR_SEAM, policy.mr_seam),
@@ -37,7 +37,7 @@ def check_quote(
         (TdxCheck.MR_OWNER_CONFIG, policy.mr_owner_config),
         (TdxCheck.XFAM, policy.xfam),
     ):
-        _check_pinned(ledger, check_id, quote.field(check_id.value), pinned)
+        check_pinned(ledger, check_id, quote.field(check_id.value).hex(), pinned)
     attributes, allow = quote.td_attributes, policy.td_attributes
     for check_id, bit, allowed in (
         (TdxCheck.TD_PKS, TdBit.PKS, allow.allow_pks),
@@ -138,16 +138,4 @@ def _check_configuration(ledger: Ledger, pck: Pck, policy: TdxPolicy) -> None:
         not denied,
         ", ".join(shown),
         f"{', '.join(denied)}: says the PCK certificate, and the policy does not allow that",
-    )
-
-
-def _check_pinned(ledger: Ledger, check_id: TdxCheck, value: bytes, pinned: tuple[str, ...] | Waived) -> None:
-    if isinstance(pinned, Waived):
-        ledger.waive(check_id, pinned.waived)
-        return
-    ledger.expect(
-        check_id,
-        value.hex() in pinned,
-        f"{value.hex()[:16]}… is pinned",
-        f"{value.hex()[:16]}… is none of the {len(pinned)} pinned values",
     )
