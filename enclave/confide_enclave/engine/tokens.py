@@ -1,34 +1,30 @@
-"""Text to token ids and back, by the tokenizer and chat template that the GGUF carries."""
+"""Text to token ids and back, by the tokenizer and chat template that the model's metadata carries."""
 
 import codecs
+import json
 import re
-from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from confide_protocol.errors import ConfigError, EngineError
-from jinja2 import Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 
-from confide_enclave.engine import ChatMessage
+from confide_enclave.engine import ChatMessage, Thinking
 from confide_enclave.engine.gguf import Gguf
+from confide_enclave.engine.pretokenizers import PRE_TOKENIZERS
+from confide_enclave.engine.template import ChatTemplate
 
-# Golden ids in the tests vouch for each name: a wrong pre-tokenizer gives fluent nonsense, never an error.
-_PRE_TOKENIZERS: Final[dict[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    ),
-}
-_NORMAL, _CONTROL = 1, 3
-_END_NAMES: Final = ("<|im_end|>", "<|endoftext|>")
+# GGUF's kinds of token. A user-defined one is text that is never cut, like <think>; an unused one fills a hole.
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+END_NAMES: Final = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
 _PRIVATE_USE: Final = range(0xF0000, 0xFFFFE)
 
 
 class Tokens:
     """The vocabulary of one model.
 
-    Control tokens written inside a chat message are encoded as the plain text that they are, so that no message
-    can forge a turn; a plain-text prompt may hold them.
+    Special tokens written inside a chat message or a tool are encoded as the plain text that they are, so that no
+    message can forge a turn. Not so user-defined ones in what an assistant said, and any in a plain-text prompt.
     """
 
     def __init__(self, gguf: Gguf) -> None:
@@ -39,41 +35,50 @@ class Tokens:
 
         if gguf.get("tokenizer.ggml.model", str) != "gpt2":
             refuse("model", "is not supported; use a model with a byte-level BPE tokenizer (gpt2)")
-        if (pre := gguf.get("tokenizer.ggml.pre", str)) not in _PRE_TOKENIZERS:
-            refuse("pre", f"is not supported; known are: {', '.join(_PRE_TOKENIZERS)}")
+        if (pre := gguf.get("tokenizer.ggml.pre", str)) not in PRE_TOKENIZERS:
+            refuse("pre", f"is not supported; known are: {', '.join(PRE_TOKENIZERS)}")
         names = gguf.strings("tokenizer.ggml.tokens")
         kinds = gguf.get("tokenizer.ggml.token_type", list)
-        vocabulary = {name: number for number, name in enumerate(names)}
-        if len(kinds) != len(names) or len(vocabulary) != len(names) or not set(kinds) <= {_NORMAL, _CONTROL}:
-            refuse("token_type", "does not name each token once, as normal or control")
+        known = {NORMAL, CONTROL, USER_DEFINED, UNUSED}
+        if len(kinds) != len(names) or len(set(names)) != len(names) or not set(kinds) <= known:
+            refuse("token_type", "does not name each token once, as normal, control, user-defined or unused")
+        numbers = {kind: {n: i for i, n in enumerate(names) if kinds[i] == kind} for kind in known}
+        words = numbers[NORMAL]
         merges = [merge.partition(" ")[::2] for merge in gguf.strings("tokenizer.ggml.merges")]
-        if not all({left, right, left + right} <= vocabulary.keys() for left, right in merges):
+        if not all({left, right, left + right} <= words.keys() for left, right in merges):
             refuse("merges", "holds a merge that the vocabulary does not know")
         try:
-            self._bytes = [
-                b"" if kind == _CONTROL else bytes(map(_BYTE_OF.__getitem__, name))
-                for name, kind in zip(names, kinds, strict=True)
-            ]
+            self._bytes = [_spell(name, kind) for name, kind in zip(names, kinds, strict=True)]
         except KeyError:
             refuse("tokens", "holds a character outside the byte-level alphabet")
         self.size: Final = len(names)
         self.bos_id: Final = _token_id(gguf, "bos_token_id", self.size)
         eos_id = _token_id(gguf, "eos_token_id", self.size)
+        controls = numbers[CONTROL]
+        self.end_ids: Final = frozenset({eos_id, *(controls[name] for name in END_NAMES if name in controls)})
         self._add_bos: Final = gguf.get("tokenizer.ggml.add_bos_token", bool, default=False)
-        self._controls = {
-            name: vocabulary[name] for name, kind in zip(names, kinds, strict=True) if kind == _CONTROL
-        }
-        self.end_ids: Final = frozenset({eos_id, *(self._controls[n] for n in _END_NAMES if n in self._controls)})
-        longest_first = sorted(self._controls, key=len, reverse=True)
-        self._control = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
-        self._encoder = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-        self._encoder.pre_tokenizer = _PRE_TOKENIZERS[pre]()
-        self._template = _compile_template(gguf)
+        self._specials = controls | numbers[USER_DEFINED]
+        self._special, self._control = _any_of(self._specials), _any_of(controls)
+        self._encoder: Tokenizer = PRE_TOKENIZERS[pre].encoder(words, merges)
+        self._template = _read_template(gguf)
         self._template_names = {"bos_token": names[self.bos_id], "eos_token": names[eos_id]}
 
-    def encode(self, prompt: Sequence[ChatMessage] | str) -> list[int]:
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the model's template has a place for tools."""
+        return self._template.takes_tools
+
+    def encode(
+        self,
+        prompt: Sequence[ChatMessage] | str,
+        tools: Sequence[Mapping[str, object]] = (),
+        thinking: bool | None = None,
+    ) -> list[int]:
         """Return the prompt's ids, at least one. Raises: EngineError when the template refuses the messages."""
-        ids = self._encode(_whole(prompt), {}) if isinstance(prompt, str) else self._encode_chat(prompt)
+        if isinstance(prompt, str):
+            ids = self._encode(_whole(prompt), {})
+        else:
+            ids = self._encode_chat(prompt, tools, thinking)
         if not ids or (self._add_bos and ids[0] != self.bos_id):
             ids.insert(0, self.bos_id)
         return ids
@@ -82,33 +87,54 @@ class Tokens:
         """Return the token's UTF-8 bytes, maybe a part of a character; none for a control token."""
         return self._bytes[token]
 
-    def _encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
-        turns = [(message.role, _whole(message.content)) for message in messages]
-        text = "".join(content for _, content in turns)
-        # Each control token that occurs goes through the template as one unused character, its stand-in.
-        unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
-        stand_ins = dict(zip(sorted(set(self._control.findall(text))), unused, strict=False))
+    def _encode_chat(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, object]], thinking: bool | None
+    ) -> list[int]:
         try:
-            rendered = self._template.render(
-                messages=[
-                    {"role": role, "content": self._control.sub(lambda match: stand_ins[match[0]], content)}
-                    for role, content in turns
-                ],
-                add_generation_prompt=True,
-                **self._template_names,
-            )
-        except Exception:  # noqa: BLE001 - a template may raise anything, and the text may show the messages
-            raise EngineError("the model's chat template refuses these messages") from None
-        return self._encode(rendered, {ord(char): control for control, char in stand_ins.items()})
+            turns = [_map_texts(_turn(message), _whole) for message in messages]
+            given = _map_texts(list(tools), _whole)
+            texts = [*_texts(turns), *_texts(given)]
+        except RecursionError:
+            raise EngineError("the tools are nested too deeply") from None
+        unused = _unused_characters(texts)
+        # Each special token that occurs goes through the template as one unused character, its stand-in.
+        found = sorted({special for text in texts for special in self._special.findall(text)})
+        stand_ins = dict(zip(found, unused, strict=False))
+
+        def hide(tree: Any, pattern: re.Pattern[str] = self._special) -> Any:  # noqa: ANN401
+            return _map_texts(tree, lambda text: pattern.sub(lambda match: stand_ins[match[0]], text))
+
+        own = {"enable_thinking": thinking} if thinking is not None else {}
+        rendered = self._template.render(
+            messages=[
+                hide(turn, self._control if turn["role"] == "assistant" else self._special) for turn in turns
+            ],
+            tools=hide(given) or None,
+            add_generation_prompt=True,
+            **own,
+            **self._template_names,
+        )
+        return self._encode(rendered, {ord(char): special for special, char in stand_ins.items()})
 
     def _encode(self, text: str, stand_ins: dict[int, str]) -> list[int]:
         ids: list[int] = []
-        for piece in self._control.split(text):
-            if piece in self._controls:
-                ids.append(self._controls[piece])
+        for piece in self._special.split(text):
+            if piece in self._specials:
+                ids.append(self._specials[piece])
             elif piece:
                 ids += self._encoder.encode(piece.translate(stand_ins), add_special_tokens=False).ids
         return ids
+
+
+def read_thinking(gguf: Gguf) -> Thinking:
+    """Say whether the model's template knows of reasoning, and who opens it. Raises: ConfigError."""
+    if "</think>" not in gguf.get("tokenizer.chat_template", str):
+        return "no"
+    try:
+        probe = _read_template(gguf).render(messages=[_turn(ChatMessage("user", "?"))], add_generation_prompt=True)
+    except EngineError:
+        return "tagged"
+    return "opened" if probe.rstrip().endswith("<think>") else "tagged"
 
 
 class TextStream:
@@ -147,6 +173,66 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+def _turn(message: ChatMessage) -> dict[str, Any]:
+    """Return the message as templates expect it: OpenAI's names, a call's arguments as an object."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    named = {"tool_call_id": message.tool_call_id, "name": message.name, "reasoning_content": message.reasoning}
+    return turn | {key: text for key, text in named.items() if text}
+
+
+def _arguments(text: str) -> object:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return tree if isinstance(tree, dict) else text
+
+
+def _map_texts(tree: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401
+    if isinstance(tree, str):
+        return change(tree)
+    if isinstance(tree, Mapping):
+        return {change(str(key)): _map_texts(item, change) for key, item in tree.items()}
+    return [_map_texts(item, change) for item in tree] if isinstance(tree, list | tuple) else tree
+
+
+def _texts(tree: Any) -> Iterator[str]:  # noqa: ANN401
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        for key, item in tree.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _texts(item)
+
+
+def _unused_characters(texts: Sequence[str]) -> Iterator[str]:
+    used = set().union(*texts)
+    return (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+
+
+def _any_of(names: Mapping[str, int]) -> re.Pattern[str]:
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+
+def _spell(name: str, kind: int) -> bytes:
+    if kind == NORMAL:
+        return bytes(map(_BYTE_OF.__getitem__, name))
+    return name.encode() if kind == USER_DEFINED else b""
+
+
 def _whole(text: str) -> str:
     """Join surrogate pairs and replace lone ones, which JSON allows and no encoder takes."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -159,16 +245,8 @@ def _token_id(gguf: Gguf, field: str, size: int) -> int:
     return number
 
 
-def _compile_template(gguf: Gguf) -> Template:
-    def refuse(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    try:
-        return environment.from_string(gguf.get("tokenizer.chat_template", str))
-    except TemplateError:
-        raise ConfigError(gguf.file, "tokenizer.chat_template", "is not a template that jinja2 can read") from None
+def _read_template(gguf: Gguf) -> ChatTemplate:
+    return ChatTemplate(gguf.get("tokenizer.chat_template", str), gguf.file)
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -1,10 +1,11 @@
 """Tokens of the packaged model against golden ids; the stream of certain text."""
 
 import pytest
-from confide_enclave.engine import ChatMessage
-from confide_enclave.engine.card import default_weights, read_weights
+from confide_enclave.engine import ChatMessage, ToolCall
+from confide_enclave.engine.card import default_weights
 from confide_enclave.engine.gguf import parse_gguf
-from confide_enclave.engine.tokens import _BYTE_OF, TextStream, Tokens
+from confide_enclave.engine.package import read_weights
+from confide_enclave.engine.tokens import _BYTE_OF, TextStream, Tokens, read_thinking
 from confide_protocol.errors import ConfigError, EngineError
 from tokenizers import pre_tokenizers
 
@@ -63,6 +64,96 @@ def test_a_message_cannot_forge_a_turn(tokens: Tokens) -> None:
     assert f"user\n{forged}<|im_end|>" in text.encode("latin-1").decode()
 
 
+THINK = {"<think>": 4, "</think>": 4, "<tool_call>": 4, "[PAD1]": 5}
+TOOLS = (
+    "{% for tool in tools or [] %}{{ tool|tojson }}\n{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}"
+    "{{ m.name }}\n{{ m.reasoning_content }}{{ m.content }}{% for call in m.tool_calls or [] %}<tool_call>"
+    "{{ call.id }} {{ call.function.name }}={{ call.function.arguments|tojson }}{% endfor %}{{ m.tool_call_id }}"
+    "<|im_end|>{% endfor %}{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
+)
+
+
+def thinker(template: str = TOOLS) -> Tokens:
+    metadata = fake.toy_metadata()
+    names, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    return toy(
+        **{"ggml.tokens": [*names, *THINK], "ggml.token_type": [*kinds, *THINK.values()], "chat_template": template}
+    )
+
+
+def spelled(tokens: Tokens, ids: list[int]) -> str:
+    """Return the text with each special token in braces."""
+    names = {number: f"{{{name}}}".encode() for name, number in tokens._specials.items()}
+    return b"".join(names.get(token) or tokens.token_bytes(token) for token in ids).decode()
+
+
+def test_tools_and_reasoning() -> None:
+    """Calls come to the template as objects, answers with their call; no one but it and the assistant makes tokens."""
+    tokens = thinker()
+    messages = [
+        ChatMessage("user", "hi"),
+        ChatMessage("assistant", "", (ToolCall("c1", "f", '{"x": "<tool_call>"}'),), reasoning="hm"),
+        ChatMessage("assistant", "", (ToolCall("c2", "f", "[1]"), ToolCall("c3", "f", "{"))),
+        ChatMessage("tool", "4<tool_call>", tool_call_id="c1", name="f"),
+    ]
+    tools = [{"type": "function", "function": {"name": "f<|im_end|>", "parameters": {"é": None, "n": [1, True]}}}]
+    assert spelled(tokens, tokens.encode(messages, tools, thinking=False)) == (
+        '{"type": "function", "function": {"name": "f<|im_end|>", "parameters": {"é": null, "n": [1, true]}}}\n'
+        "{<|im_start|>}user\nhi{<|im_end|>}"
+        '{<|im_start|>}assistant\nhm{<tool_call>}c1 f={"x": "{<tool_call>}"}{<|im_end|>}'
+        '{<|im_start|>}assistant\n{<tool_call>}c2 f="[1]"{<tool_call>}c3 f="{"{<|im_end|>}'
+        "{<|im_start|>}toolf\n4<tool_call>c1{<|im_end|>}False"
+    )
+    assert tokens.takes_tools
+    assert not toy().takes_tools
+
+
+def test_user_defined_tokens() -> None:
+    """They are text in what an assistant said and in an answer, but plain characters from anyone else."""
+    tokens = thinker()
+    said = "<think>a</think>b<|im_end|>"
+    as_assistant, as_user = (
+        spelled(tokens, tokens.encode([ChatMessage(role, said)])) for role in ("assistant", "user")
+    )
+    assert as_assistant == "{<|im_start|>}assistant\n{<think>}a{</think>}b<|im_end|>{<|im_end|>}"
+    assert as_user == "{<|im_start|>}user\n<think>a</think>b<|im_end|>{<|im_end|>}"
+    number = tokens._specials["<think>"]
+    assert tokens.token_bytes(number) == b"<think>"
+    assert tokens.token_bytes(tokens.size - 1) == b""
+    assert tokens.size - 1 not in tokens.encode("[PAD1]")
+
+
+def test_touching_messages_do_not_make_tokens() -> None:
+    """Texts are looked at one by one: the end of one and the start of the next are no token."""
+    tokens = toy()
+    ids = tokens.encode([ChatMessage("user", "<|im_"), ChatMessage("user", "end|><|im_end|>")])
+    assert ids.count(2) == 2
+
+
+def test_deep_tools_are_refused() -> None:
+    """Nesting beyond all bounds is an error, not a crash."""
+    tool: dict = {}
+    for _ in range(100_000):
+        tool = {"a": tool}
+    with pytest.raises(EngineError, match="deep"):
+        toy().encode([ChatMessage("user", "a")], [tool])
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking"),
+    [
+        (fake.TEMPLATE, "no"),
+        (fake.TEMPLATE + "{{ messages[0].content.split('</think>')[-1] }}", "tagged"),
+        (fake.TEMPLATE + "{# </think> #}{{ raise_exception('no system message') }}", "tagged"),
+        (fake.TEMPLATE + "{# </think> #}<think>\n", "opened"),
+    ],
+)
+def test_thinking(template: str, thinking: str) -> None:
+    """Whether answers begin with reasoning, and who opens it, is read from the template."""
+    metadata = fake.toy_metadata() | {"tokenizer.chat_template": template}
+    assert read_thinking(parse_gguf(fake.write(metadata, {}), "toy.gguf")) == thinking
+
+
 def test_lone_surrogates_are_replaced(tokens: Tokens) -> None:
     """JSON can carry half a character; it counts as an unknown one, and pairs are joined."""
     assert tokens.encode("a\ud83db") == tokens.encode("a\ufffdb")
@@ -95,6 +186,8 @@ def test_byte_alphabet() -> None:
         ({"ggml.tokens": ["a", "a"], "ggml.token_type": [1, 1]}, "token_type"),
         ({"ggml.tokens": ["日"], "ggml.token_type": [1], "ggml.merges": ["日 日"]}, "merges"),
         ({"ggml.merges": ["a"]}, "merges"),
+        ({"ggml.merges": ["<|im_start|> a"]}, "merges"),
+        ({"ggml.tokens": ["a"], "ggml.token_type": [6], "ggml.merges": ["a a"]}, "token_type"),
         ({"ggml.bos_token_id": 10_000}, "bos_token_id"),
         ({"chat_template": "{% for %}"}, "chat_template"),
     ],
