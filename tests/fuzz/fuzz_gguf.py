@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from confide_enclave.engine.config import read_config
 from confide_enclave.engine.gguf import parse_gguf
-from confide_enclave.engine.weights import read_config
 from confide_protocol.errors import ConfigError
 
 

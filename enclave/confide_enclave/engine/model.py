@@ -1,64 +1,112 @@
-"""The llama decoder as one forward pass over packed tokens. Calls confide_kernels, and decides nothing."""
+"""A decoder (llama, qwen2, qwen3) as one forward pass over packed tokens. Calls confide_kernels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from confide_kernels import activation, attention, gemm, norm, rope
+from confide_kernels import activation, attention, gemm, norm, quant, rope
+from confide_kernels.attention import Span
 from torch import Tensor
 
-from confide_enclave.engine.blocks import KvCache
-from confide_enclave.engine.weights import LayerWeights, LlamaWeights
+from confide_enclave.engine.blocks import KvPool
+from confide_enclave.engine.weights import DecoderWeights, LayerWeights, Matrix
+
+# Rows on their way into a matrix product: float, or int8 levels and what one level is.
+Rows = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed tokens of one step: first `chunk` rows of one prompt, then one row each of decoding sequences.
+    """Packed tokens of one step: any mix of chunks and single rows, each sequence's together.
 
-    tokens, positions, blocks: [n] int64; the decoding rows' blocks ascend. `wanted`: rows to give logits for.
+    tokens, positions: [n] int64; rows: the pool's row of each; spans: what each sequence attends to; wanted: the
+    packed rows to give logits for, [m] int64.
     """
 
     tokens: Tensor
     positions: Tensor
-    blocks: Tensor
-    chunk: int
+    rows: slice | Tensor
+    spans: Sequence[Span]
     wanted: Tensor
 
 
-class Llama:
-    def __init__(self, weights: LlamaWeights, context_tokens: int) -> None:
-        config = weights.config
-        self._weights, self._config = weights, config
-        self._turns = rope.table(context_tokens, config.head_dim, config.rope_base)
-        self._dtype = weights.embedding.dtype
+class Decoder:
+    """`dtype` is that of the rows which meet the weights: int8 for w8a8, else a float."""
 
-    def forward(self, batch: Batch, cache: KvCache) -> Tensor:
+    def __init__(
+        self, weights: DecoderWeights, context_tokens: int, mode: Literal["exact", "fast"], dtype: torch.dtype
+    ) -> None:
+        config = weights.config
+        self._weights, self._config, self._exact, self._dtype = weights, config, mode == "exact", dtype
+        self._turns = rope.table(context_tokens, config.head_dim, config.rope_base)
+        self._ones = torch.ones(config.width)
+
+    def forward(self, batch: Batch, pool: KvPool) -> Tensor:
         """Run the packed tokens, write their keys and values; return logits, [wanted, vocabulary] float32."""
-        weights, epsilon, dtype = self._weights, self._config.epsilon, self._dtype
-        turns = self._turns[batch.positions]
-        residual = weights.embedding[batch.tokens].float()
-        delta = torch.zeros((), dtype=dtype)
+        weights = self._weights
+        turns = self._turns.index_select(0, batch.positions)
+        residual = _look_up(weights.embedding, batch.tokens)
         for number, layer in enumerate(weights.layers):
-            x = norm.add_rms_norm(delta, residual, layer.attention_norm, epsilon, dtype)
-            x = self._attend(x, number, layer, turns, batch, cache)
-            x = norm.add_rms_norm(x, residual, layer.feed_norm, epsilon, dtype)
-            delta = gemm.linear(activation.silu_mul(gemm.linear(x, layer.gate_up)), layer.down)
-        last = residual.add_(delta)[batch.wanted]
-        return gemm.linear(norm.rms_norm(last, weights.norm, epsilon, dtype), weights.head).float()
+            x = self._norm(residual)
+            residual.add_(self._attend(x, number, layer, turns, batch, pool))
+            gate_up = self._multiply(self._norm(residual), layer.gate_up)
+            gated = activation.silu_mul_exact(gate_up) if self._exact else activation.silu_mul(gate_up)
+            residual.add_(self._multiply(self._rows(gated), layer.down))
+        last = residual.index_select(0, batch.wanted)
+        return self._multiply(self._norm(last, weights.norm), weights.head).float()
 
     def _attend(
-        self, x: Tensor, number: int, layer: LayerWeights, turns: Tensor, batch: Batch, cache: KvCache
+        self, x: Rows, number: int, layer: LayerWeights, turns: Tensor, batch: Batch, pool: KvPool
     ) -> Tensor:
-        heads, kv_heads, chunk = self._config.heads, self._config.kv_heads, batch.chunk
-        qkv = gemm.linear(x, layer.qkv).view(len(x), heads + 2 * kv_heads, self._config.head_dim)
-        turned = rope.rotate(qkv[:, : heads + kv_heads], turns)
-        q = turned[:, :heads]
-        cache.store(number, batch.blocks, batch.positions, turned[:, heads:], qkv[:, heads + kv_heads :])
-        keys, values = cache.keys[number], cache.values[number]
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        if chunk:
-            block, length = int(batch.blocks[0]), int(batch.positions[chunk - 1]) + 1
-            out[:chunk] = attention.prefill(q[:chunk], keys[block, :, :length], values[block, :, :length])
-        if chunk < len(x):
-            lengths = batch.positions[chunk:] + 1
-            out[chunk:] = attention.decode(q[chunk:].contiguous(), keys, values, batch.blocks[chunk:], lengths)
-        return gemm.linear(out.flatten(1), layer.output)
+        config = self._config
+        qkv = self._multiply(x, layer.qkv).float()
+        if layer.qkv_bias is not None:
+            qkv.add_(layer.qkv_bias)
+        heads, turned = config.heads, config.heads + config.kv_heads
+        qkv = qkv.view(len(qkv), heads + 2 * config.kv_heads, config.head_dim)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            qkv[:, :heads] = norm.head_norm_exact(qkv[:, :heads], layer.q_norm, config.epsilon)
+            qkv[:, heads:turned] = norm.head_norm_exact(qkv[:, heads:turned], layer.k_norm, config.epsilon)
+        rope.rotate(qkv[:, :turned], turns)
+        if self._exact:
+            levels, units = quant.to_levels(qkv)
+            scales = units.squeeze(-1)
+            pool.store(number, batch.rows, levels[:, heads:], scales[:, heads:])
+            keys, values = pool.data[number]
+            out = attention.attend_int8(
+                levels[:, :heads], scales[:, :heads], keys, values, pool.scales[number], batch.spans
+            )
+        else:
+            pool.store(number, batch.rows, qkv[:, heads:], None)
+            keys, values = pool.data[number]
+            out = attention.attend(qkv[:, :heads].to(keys.dtype), keys, values, batch.spans).flatten(1)
+        return self._multiply(self._rows(out), layer.output)
+
+    def _norm(self, residual: Tensor, weight: Tensor | None = None) -> Rows:
+        if self._dtype == torch.int8:
+            return norm.rms_norm_int8(residual, self._config.epsilon, weight)
+        return norm.rms_norm(
+            residual, self._ones if weight is None else weight, self._config.epsilon, self._dtype
+        ), None
+
+    def _rows(self, x: Tensor) -> Rows:
+        return quant.quantise(x) if self._dtype == torch.int8 else (x.to(self._dtype), None)
+
+    @staticmethod
+    def _multiply(rows: Rows, matrix: Matrix) -> Tensor:
+        x, scales = rows
+        if scales is not None:
+            return gemm.linear_w8a8(x, scales, matrix.rows, matrix.scales)
+        match matrix.rows.dtype:
+            case torch.int8:
+                return gemm.linear_w8a16(x, matrix.rows, matrix.scales)
+            case torch.uint8:
+                return gemm.linear_w4a16(x, matrix.rows, matrix.scales)
+            case _:
+                return gemm.linear(x, matrix.rows)
+
+
+def _look_up(embedding: Matrix, tokens: Tensor) -> Tensor:
+    rows = embedding.rows.index_select(0, tokens).float()
+    return rows.mul_(embedding.scales.index_select(0, tokens)[:, None]) if len(embedding.scales) else rows

@@ -1,49 +1,56 @@
 """Turns a step into tensors, runs the model, and draws. Owns the cache; called from one thread."""
 
 import torch
+from confide_kernels.attention import Span
 from torch import Tensor
 
 from confide_enclave.engine import sampler
-from confide_enclave.engine.blocks import KvCache
-from confide_enclave.engine.model import Batch, Llama
+from confide_enclave.engine.blocks import KvPool, context_rows
+from confide_enclave.engine.model import Batch, Decoder
+from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.scheduler import Step
 from confide_enclave.engine.sequence import Sequence
 
 
 class Runner:
-    def __init__(self, model: Llama, cache: KvCache) -> None:
-        self._model, self._cache = model, cache
+    def __init__(self, model: Decoder, pool: KvPool) -> None:
+        self._model, self._pool = model, pool
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[tuple[Sequence, int | None]]:
         """Compute the step; return who is due a token, and it, or None if the logits are not finite.
 
-        A sequence whose prompt this step does not read to its end is due none.
+        A sequence whose ids this step does not read to their end is due none.
         """
         due: list[Sequence] = []
         tokens: list[int] = []
         positions: list[int] = []
-        blocks: list[int] = []
+        rows: list[int] = []
+        spans: list[Span] = []
         wanted: list[int] = []
-        for sequence in step.sequences:
-            ids = sequence.pending(step.chunk if sequence is step.prefill else 1)
-            end = sequence.computed + len(ids)
-            self._cache.reserve(sequence.block, end)
-            tokens += ids
-            positions += range(sequence.computed, end)
-            blocks += [sequence.block] * len(ids)
+        for sequence, count in step.parts:
+            start, end = sequence.computed, sequence.computed + count
+            spans.append(Span(len(tokens), count, end, context_rows(sequence.pages, end)))
+            tokens += sequence.pending(count)
+            positions += range(start, end)
+            rows += (sequence.pages[p // PAGE_TOKENS] * PAGE_TOKENS + p % PAGE_TOKENS for p in range(start, end))
             sequence.computed = end
-            if sequence.decoding:
+            if not sequence.remaining:
                 due.append(sequence)
                 wanted.append(len(tokens) - 1)
-        batch = Batch(_ints(tokens), _ints(positions), _ints(blocks), step.chunk, _ints(wanted))
-        logits = self._model.forward(batch, self._cache)
+        batch = Batch(_ints(tokens), _ints(positions), _rows(rows), spans, _ints(wanted))
+        logits = self._model.forward(batch, self._pool)
         return list(zip(due, sampler.draw(logits, due), strict=True))
 
-    def wipe(self, sequence: Sequence) -> None:
-        """Zero what the sequence left in the cache."""
-        self._cache.wipe(sequence.block)
+    def wipe(self, pages: list[int]) -> None:
+        """Zero what was left in the pages."""
+        self._pool.wipe(pages)
 
 
 def _ints(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)
+
+
+def _rows(rows: list[int]) -> slice | Tensor:
+    consecutive = rows == list(range(rows[0], rows[0] + len(rows)))
+    return slice(rows[0], rows[0] + len(rows)) if consecutive else _ints(rows)

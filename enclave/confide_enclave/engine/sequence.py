@@ -11,7 +11,7 @@ from confide_enclave.engine.tokens import TextStream, Tokens
 
 @dataclass(eq=False)
 class Sequence:
-    """Token ids so far, how many of them are in the cache, and where. `block` is -1 while none is held."""
+    """Token ids so far, how many of them are in the cache, and in which pages of it."""
 
     prompt: list[int] = field(repr=False)
     sampling: Sampling
@@ -20,18 +20,20 @@ class Sequence:
     deliver: Callable[[Delta | EngineError], object] = field(repr=False)
     generated: list[int] = field(default_factory=list, repr=False)
     computed: int = 0
-    block: int = -1
+    pages: list[int] = field(default_factory=list)
     cancelled: bool = False
 
     @property
-    def decoding(self) -> bool:
-        return self.computed >= len(self.prompt)
+    def remaining(self) -> int:
+        """How many ids are not in the cache yet; the next token follows from the last of them."""
+        return len(self.prompt) + len(self.generated) - self.computed
 
     def pending(self, count: int) -> list[int]:
         """Return the next `count` ids that are not in the cache yet."""
-        if self.decoding:
-            return self.generated[self.computed - len(self.prompt) :][:count]
-        return self.prompt[self.computed : self.computed + count]
+        start = self.computed - len(self.prompt)
+        if start >= 0:
+            return self.generated[start : start + count]
+        return (self.prompt[self.computed :] + self.generated)[:count]
 
     def append(self, token: int, tokens: Tokens) -> Delta:
         """Take the next token; return the text that it makes certain, with a finish reason if it is the last."""

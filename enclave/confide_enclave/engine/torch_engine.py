@@ -12,10 +12,11 @@ import torch
 from confide_protocol.errors import CapacityExceeded, EngineError
 
 from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
-from confide_enclave.engine.blocks import KvCache
-from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, read_weights
-from confide_enclave.engine.gguf import Gguf
-from confide_enclave.engine.model import Llama
+from confide_enclave.engine.blocks import KvPool
+from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, open_weights
+from confide_enclave.engine.model import Decoder
+from confide_enclave.engine.package import Model
+from confide_enclave.engine.pages import Pages
 from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.scheduler import Scheduler
 from confide_enclave.engine.sequence import Sequence, token_limit
@@ -28,13 +29,15 @@ log = structlog.get_logger(__name__)
 class TorchEngine(Engine):
     """Owns the model thread, which alone touches sequences once they are submitted; others only set `cancelled`.
 
-    Fast mode: a request alone gives the same text each time; beside others, rounding may differ.
+    Exact mode: a request gives the same text each time. Fast mode: it does alone; beside others, rounding may
+    differ.
     """
 
     def __init__(self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[], Runner]) -> None:
         """`build` runs on the model thread; `ready` is set when it is done, with whatever it raised."""
         self._card, self._tokens, self._limits, self._build = card, tokens, limits, build
-        self._scheduler = Scheduler(limits.max_sequences, limits.prefill_chunk_tokens)
+        pages = Pages(limits.pages, lambda held: self._runner.wipe(held))
+        self._scheduler = Scheduler(pages, limits.max_sequences, limits.prefill_chunk_tokens)
         self._changed = threading.Condition()
         # Guarded by _changed.
         self._admitted = 0
@@ -48,10 +51,13 @@ class TorchEngine(Engine):
     def load(
         cls, weights: Path, name: str, limits: EngineLimits, expected_sha256: str | None = None
     ) -> "TorchEngine":
-        """Read, check and dequantise the GGUF, and start serving; takes seconds. Raises: ConfigError."""
-        gguf, digest = read_weights(weights, expected_sha256)
-        card = make_card(gguf, digest, name, limits)
-        engine = cls(card, Tokens(gguf), limits, lambda: _build_runner(gguf, limits))
+        """Open, check and if need be convert the weights, and start serving. Raises: ConfigError.
+
+        weights: a GGUF file or a converted package; takes seconds for a GGUF file that never was converted.
+        """
+        model = open_weights(weights, limits, expected_sha256)
+        card = make_card(model, name, limits)
+        engine = cls(card, Tokens(model.metadata), limits, lambda: _build_runner(model, limits))
         engine.ready.result()
         return engine
 
@@ -126,7 +132,7 @@ class TorchEngine(Engine):
         torch.set_num_threads(self._limits.threads or max(1, torch.get_num_threads() - 1))
         try:
             self._runner = self._build()
-            del self._build  # and with it the file's bytes
+            del self._build  # and with it the model's metadata
         except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for ready
             self.ready.set_exception(fault)
             return
@@ -189,8 +195,6 @@ class TorchEngine(Engine):
 
     def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
         """Zero and free what the sequence held, then deliver the last word."""
-        if sequence.block >= 0:
-            self._runner.wipe(sequence)
         self._scheduler.remove(sequence)
         self._release()
         if last is not None:
@@ -203,9 +207,10 @@ class TorchEngine(Engine):
             sequence.cancelled = True
 
 
-def _build_runner(gguf: Gguf, limits: EngineLimits) -> Runner:
-    dtype = getattr(torch, choose_dtype(limits))
-    weights = load_weights(gguf, dtype)
-    config, rows = weights.config, limits.context_tokens
-    cache = KvCache(config.layers, limits.max_sequences, config.kv_heads, rows, config.head_dim, dtype)
-    return Runner(Llama(weights, rows), cache)
+def _build_runner(model: Model, limits: EngineLimits) -> Runner:
+    exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
+    weights = load_weights(model, dtype)
+    config = weights.config
+    pool = KvPool(config.layers, limits.pages, config.kv_heads, config.head_dim, torch.int8 if exact else dtype)
+    rows = torch.int8 if limits.scheme == "w8a8" else dtype
+    return Runner(Decoder(weights, limits.context_tokens, limits.mode, rows), pool)

@@ -1,149 +1,105 @@
-"""A llama decoder's configuration and weights, checked, out of a GGUF file."""
+"""A decoder's weights as tensors over the arrays of a package, checked against its configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import NoReturn
 
-import numpy as np
 import torch
 from confide_protocol.errors import ConfigError
 from torch import Tensor
 
-from confide_enclave.engine.gguf import F32, Gguf
-
-MAX_LAYERS: Final = 512
-_LAYER_TENSORS: Final = (
-    "attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down",
-)  # fmt: skip
+from confide_enclave.engine.config import DecoderConfig, read_config
+from confide_enclave.engine.convert import GROUP
+from confide_enclave.engine.package import Model
+from confide_enclave.engine.store import Array
 
 
 @dataclass(frozen=True)
-class LlamaConfig:
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    vocabulary: int
-    context_tokens: int
-    rope_base: float
-    epsilon: float
+class Matrix:
+    """[out, in]: int8 rows with a scale per row; uint8 rows of two columns each with scales by group; or floats."""
+
+    rows: Tensor
+    scales: Tensor
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Norms are float32; matrices are [out, in] of the engine's dtype. `qkv` and `gate_up` are stacked."""
+    """`qkv` and `gate_up` are stacked, and the norm before them is folded in. Absent parts are None."""
 
-    attention_norm: Tensor
-    qkv: Tensor
-    output: Tensor
-    feed_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: Matrix
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    output: Matrix
+    gate_up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True)
-class LlamaWeights:
-    config: LlamaConfig
-    embedding: Tensor
+class DecoderWeights:
+    config: DecoderConfig
+    embedding: Matrix
     layers: tuple[LayerWeights, ...]
     norm: Tensor
-    head: Tensor
+    head: Matrix
 
 
-def read_config(gguf: Gguf) -> LlamaConfig:
-    """Read and check the metadata of a llama decoder. Raises: ConfigError."""
-    if gguf.get("general.architecture", str) != "llama":
-        raise ConfigError(gguf.file, "general.architecture", "is not supported; use a llama model")
-
-    def count(key: str, limit: int, default: int | None = None) -> int:
-        number: int = gguf.get(f"llama.{key}", int, default)
-        if not 1 <= number <= limit:
-            raise ConfigError(gguf.file, f"llama.{key}", f"must be 1 to {limit}")
-        return number
-
-    width, heads = count("embedding_length", 1 << 16), count("attention.head_count", 1 << 10)
-    kv_heads = count("attention.head_count_kv", heads, heads)
-    head_dim = count("rope.dimension_count", 1 << 10, width // heads)
-    if heads * head_dim != width or heads % kv_heads or head_dim % 2:
-        raise ConfigError(
-            gguf.file, "llama.attention.head_count", "does not divide the model's width into even heads"
-        )
-    if gguf.get("llama.rope.scaling.type", str, "none") != "none":
-        raise ConfigError(
-            gguf.file, "llama.rope.scaling.type", "is not supported; use a model without RoPE scaling"
-        )
-    base: float = gguf.get("llama.rope.freq_base", float, 10_000.0)
-    epsilon: float = gguf.get("llama.attention.layer_norm_rms_epsilon", float)
-    if not (1 < base < 1e12 and 0 < epsilon < 1):
-        raise ConfigError(gguf.file, "llama.rope.freq_base", "or layer_norm_rms_epsilon is out of range")
-    return LlamaConfig(
-        layers=count("block_count", MAX_LAYERS),
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        hidden=count("feed_forward_length", 1 << 18),
-        vocabulary=len(gguf.strings("tokenizer.ggml.tokens")),
-        context_tokens=count("context_length", 1 << 24),
-        rope_base=base,
-        epsilon=epsilon,
-    )
-
-
-def load_weights(gguf: Gguf, dtype: torch.dtype) -> LlamaWeights:
-    """Dequantise every tensor; matrices become `dtype`. Raises: ConfigError on a missing, odd, or extra tensor."""
-    config = read_config(gguf)
-    expected = {"token_embd.weight", "output_norm.weight", *_layer_names(config)}
-    if extra := gguf.tensors.keys() - expected - {"output.weight"}:
-        raise ConfigError(gguf.file, min(extra), "is a tensor that a plain llama model does not have")
-
-    def array(name: str, *shape: int) -> F32:
-        values = gguf.array(name)
-        if values.shape != shape:
-            raise ConfigError(gguf.file, name, f"has the shape {values.shape}; the metadata says {shape}")
-        if not np.isfinite(values.sum(dtype=np.float64)):
-            raise ConfigError(gguf.file, name, "holds a value that is not finite; fetch the file again")
-        return values
-
-    def matrix(*arrays: F32) -> Tensor:
-        return torch.cat([torch.from_numpy(values).to(dtype) for values in arrays])
+def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
+    """Wrap the arrays, without copying quantised ones; floats become `dtype`. Raises: ConfigError."""
+    config, arrays = read_config(model.metadata), model.arrays
+    reader = _Reader(model.metadata.file, arrays, dtype)
+    width, query, kv = config.width, config.heads * config.head_dim, 2 * config.kv_heads * config.head_dim
 
     def layer(number: int) -> LayerWeights:
-        width, kv_width = config.width, config.kv_heads * config.head_dim
-        part = f"blk.{number}.{{}}.weight".format
+        name = f"layers.{number}.{{}}".format
         return LayerWeights(
-            attention_norm=torch.from_numpy(array(part("attn_norm"), width)),
-            qkv=matrix(
-                _halves_layout(array(part("attn_q"), width, width), config.heads),
-                _halves_layout(array(part("attn_k"), kv_width, width), config.kv_heads),
-                array(part("attn_v"), kv_width, width),
-            ),
-            output=matrix(array(part("attn_output"), width, width)),
-            feed_norm=torch.from_numpy(array(part("ffn_norm"), width)),
-            gate_up=matrix(
-                array(part("ffn_gate"), config.hidden, width), array(part("ffn_up"), config.hidden, width)
-            ),
-            down=matrix(array(part("ffn_down"), width, config.hidden)),
+            qkv=reader.matrix(name("qkv"), query + kv, width),
+            qkv_bias=reader.vector(name("qkv.bias"), query + kv) if config.qkv_bias else None,
+            q_norm=reader.vector(name("q_norm"), config.head_dim) if config.head_norm else None,
+            k_norm=reader.vector(name("k_norm"), config.head_dim) if config.head_norm else None,
+            output=reader.matrix(name("output"), width, query),
+            gate_up=reader.matrix(name("gate_up"), 2 * config.hidden, width),
+            down=reader.matrix(name("down"), width, config.hidden),
         )
 
-    embedding = matrix(array("token_embd.weight", config.vocabulary, config.width))
-    tied = "output.weight" not in gguf.tensors
-    return LlamaWeights(
+    embedding = reader.matrix("embedding", config.vocabulary, width)
+    untied = "head.rows" in arrays
+    return DecoderWeights(
         config=config,
         embedding=embedding,
         layers=tuple(layer(number) for number in range(config.layers)),
-        norm=torch.from_numpy(array("output_norm.weight", config.width)),
-        head=embedding if tied else matrix(array("output.weight", config.vocabulary, config.width)),
+        norm=reader.vector("norm", width),
+        head=reader.matrix("head", config.vocabulary, width) if untied else embedding,
     )
 
 
-def _layer_names(config: LlamaConfig) -> Iterator[str]:
-    return (f"blk.{n}.{part}.weight" for n in range(config.layers) for part in _LAYER_TENSORS)
+class _Reader:
+    def __init__(self, file: str, arrays: Mapping[str, Array], dtype: torch.dtype) -> None:
+        self._file, self._arrays, self._dtype = file, arrays, dtype
 
+    def vector(self, name: str, size: int) -> Tensor:
+        tensor = self._tensor(name)
+        if tensor.dtype != torch.float32 or tensor.shape != (size,):
+            self._refuse(name)
+        return tensor
 
-def _halves_layout(rows: F32, heads: int) -> F32:
-    """Undo llama.cpp's order of query and key rows (pairs side by side) for rope in halves."""
-    _, width = rows.shape
-    return rows.reshape(heads, -1, 2, width).swapaxes(1, 2).reshape(rows.shape)
+    def matrix(self, name: str, out: int, width: int) -> Matrix:
+        rows = self._tensor(f"{name}.rows")
+        if rows.dtype == torch.float32 and rows.shape == (out, width):
+            return Matrix(rows.to(self._dtype), rows.new_empty(0))
+        scales = self._tensor(f"{name}.scales")
+        shapes = {
+            torch.int8: ((out, width), (out,)),
+            torch.uint8: ((out, width // 2), (out, width // GROUP)),
+        }
+        if shapes.get(rows.dtype) != (rows.shape, scales.shape) or scales.dtype != torch.float32:
+            self._refuse(name)
+        return Matrix(rows, scales)
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self._arrays:
+            self._refuse(name)
+        return torch.from_numpy(self._arrays[name])
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise ConfigError(self._file, name, "is missing or not of the shape that the metadata says; convert again")

@@ -1,8 +1,72 @@
 """The definition in plain torch."""
 
+from collections.abc import Callable
+from typing import Final
+
+import torch
 from torch import Tensor, nn
+
+# 2^17 * 127 * 127 < 2^31: no sum of products of int8 levels leaves int32.
+MAX_WIDTH: Final = 1 << 17
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return `x @ weight.T`, [n, out]. x: [n, in]; weight: [out, in]; both of one dtype, which the result has."""
     return nn.functional.linear(x, weight)
+
+
+def linear_w8a8(rows: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
+    """Return the product of two quantised matrices, [n, out] float32. Exact for in <= MAX_WIDTH.
+
+    rows: [n, in] int8, one level of row i is scales[i] ([n, 1]); weight: [out, in] int8, weight_scales: [out].
+    Neither holds -128.
+    """
+    return torch.mul(multiply_int8(rows, weight.t()), weight_scales).mul_(scales)
+
+
+def linear_w8a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
+    """Return `x @ (weight * weight_scales).T` in x's dtype.
+
+    x: [n, in]; weight: [out, in] int8; weight_scales: [out].
+    """
+    if x.device.type == "cpu":
+        return torch._weight_int8pack_mm(x, weight, weight_scales.to(x.dtype))
+    return linear(x, weight.to(x.dtype)).mul_(weight_scales)
+
+
+def linear_w4a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
+    """Return `x @ weight.T` in x's dtype, for weights of 4 bits that share a scale by groups of columns.
+
+    x: [n, in]; weight: [out, in / 2] uint8: column 2j is the low half of byte j, plus 8; weight_scales:
+    [out, groups].
+    """
+    out, groups = weight_scales.shape
+    levels = torch.stack([weight & 15, weight >> 4], -1).to(x.dtype).sub_(8)
+    return linear(x, levels.view(out, groups, -1).mul_(weight_scales[:, :, None].to(x.dtype)).view(out, -1))
+
+
+def multiply_by_parts(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b` in int32, exactly: each part has at most 1,024 * 127 * 127 < 2^24, which float32 holds.
+
+    a: [n, k] int8; b: [k, m] int8; neither holds -128.
+    """
+    parts = zip(torch.split(a, 1024, 1), torch.split(b, 1024, 0), strict=True)
+    return torch.stack([(left.float() @ right.float()).int() for left, right in parts]).sum(0, dtype=torch.int32)
+
+
+def _choose_multiply() -> Callable[[Tensor, Tensor], Tensor]:
+    """Return torch's own int8 product where it is exact. Older vector units saturate sums of two in int16."""
+    extremes = torch.tensor([127, -127], dtype=torch.int8)
+    try:
+        for rows, width, out in ((1, 576, 960), (5, 1536, 64), (40, 64, 300), (9, 192, 1), (27, 33, 65)):
+            a = extremes[torch.arange(rows * width).remainder(3).remainder(2)].view(rows, width)
+            b = extremes[torch.arange(width * out).remainder(5).remainder(2)].view(out, width).t()
+            for left, right in ((a, b), (a.abs(), b.abs()), (a.abs(), b.abs().neg())):
+                if not torch.equal(torch._int_mm(left, right).long(), left.long() @ right.long()):
+                    return multiply_by_parts
+    except (AttributeError, RuntimeError):
+        return multiply_by_parts
+    return torch._int_mm
+
+
+multiply_int8: Final = _choose_multiply()

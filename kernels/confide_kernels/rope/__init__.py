@@ -1,4 +1,4 @@
-"""Rotary position embedding, halves layout (rotate i with i + d/2)."""
+"""Rotary position embedding, halves layout (rotate i with i + d/2). Exact."""
 
 from confide_kernels.rope.naive import rotate, table
 

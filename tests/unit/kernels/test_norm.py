@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from confide_kernels.norm import add_rms_norm, rms_norm
+from confide_kernels.norm import add_rms_norm, head_norm_exact, rms_norm, rms_norm_int8
 
 
 def definition(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -33,3 +33,36 @@ def test_a_row_does_not_see_its_neighbours() -> None:
     """A row beside others has the same bits as alone."""
     x, weight = torch.randn(9, 576), torch.rand(576)
     assert torch.equal(rms_norm(x, weight, 1e-5, torch.float32)[4:5], rms_norm(x[4:5], weight, 1e-5, torch.float32))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e6])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_rms_norm_int8(size: float, weighted: bool) -> None:
+    """The norm in levels is the definition's, up to half a level of 127."""
+    x, weight = torch.randn(5, 576) * size, torch.rand(576) if weighted else torch.ones(576)
+    levels, units = rms_norm_int8(x, 1e-5, weight if weighted else None)
+    assert levels.dtype == torch.int8
+    expected = definition(x, weight, 1e-5)
+    error = (levels * units).double() - expected
+    assert (error.abs() <= expected.abs().amax(-1, keepdim=True) * (0.51 / 127 + 1e-3)).all()
+
+
+def test_rms_norm_int8_of_odd_rows() -> None:
+    """Zeros give zeros; a row that is not finite says so in its scale, and changes no other."""
+    x = torch.randn(4, 64)
+    alone = rms_norm_int8(x[3:], 1e-5)
+    x[0], x[1, 5], x[2, 9] = 0, torch.nan, torch.inf
+    levels, units = rms_norm_int8(x, 1e-5)
+    assert not (levels[0] * units[0]).any()
+    assert not ((levels * units)[1:3].sum(1)).isfinite().any()
+    assert torch.equal(levels[3:], alone[0])
+    assert torch.equal(units[3:], alone[1])
+
+
+def test_head_norm_exact() -> None:
+    """Heads are normed one by one, to a millionth; a head of zeros stays zero."""
+    x, weight = torch.randn(3, 4, 128) * 9, torch.rand(128)
+    x[1, 2] = 0
+    out = head_norm_exact(x, weight, 1e-6)
+    torch.testing.assert_close(out.double(), definition(x, weight, 1e-6), rtol=1e-5, atol=1e-5)
+    assert torch.equal(head_norm_exact(x[1:2, 1:2], weight, 1e-6), out[1:2, 1:2])

@@ -1,24 +1,40 @@
 """The cache: rows go where they should, and wiping leaves nothing."""
 
 import torch
-from confide_enclave.engine.blocks import KvCache
+from confide_enclave.engine.blocks import KvPool, context_rows
+from confide_enclave.engine.pages import PAGE_TOKENS
 
 
 def test_store_and_wipe() -> None:
-    """A token's keys and values land in its block and row; wiping a block spares the others."""
-    cache = KvCache(layers=2, blocks=3, kv_heads=2, rows=8, head_dim=4, dtype=torch.bfloat16)
-    assert not cache.keys.count_nonzero()
-    blocks, positions = torch.tensor([0, 2, 2]), torch.tensor([7, 0, 1])
-    keys, values = torch.randn(3, 2, 4).bfloat16(), torch.randn(3, 2, 4).bfloat16()
-    cache.reserve(0, 8)
-    cache.reserve(2, 2)
+    """A token's keys and values land in its row of each; wiping pages spares the others."""
+    pool = KvPool(layers=2, pages=4, kv_heads=2, head_dim=4, dtype=torch.int8)
+    assert not pool.data.count_nonzero() + pool.scales.count_nonzero()
+    rows = torch.tensor([7, PAGE_TOKENS, 3 * PAGE_TOKENS + 1])
+    data, scales = torch.randint(-127, 128, (3, 4, 4)).float(), torch.rand(3, 4)
     for layer in range(2):
-        cache.store(layer, blocks, positions, keys, values)
-    for i, (block, position) in enumerate(zip(blocks, positions, strict=True)):
-        assert torch.equal(cache.keys[1, block, :, position], keys[i])
-        assert torch.equal(cache.values[0, block, :, position], values[i])
-    cache.wipe(2)
-    assert not cache.keys[:, 2].count_nonzero() + cache.values[:, 2].count_nonzero()
-    assert cache.keys[:, 0].count_nonzero()
-    cache.wipe(0)
-    assert not cache.keys.count_nonzero() + cache.values.count_nonzero()
+        pool.store(layer, rows, data, scales)
+    assert torch.equal(pool.data[1][0, rows].float(), data[:, :2])
+    assert torch.equal(pool.data[0][1, rows].float(), data[:, 2:])
+    assert torch.equal(pool.scales[1][0, :, rows].t(), scales[:, :2])
+    assert torch.equal(pool.scales[1][1, :, rows].t(), scales[:, 2:])
+    pool.store(0, slice(9, 12), data, scales)
+    assert torch.equal(pool.data[0][1, 9:12].float(), data[:, 2:])
+    pool.wipe([3, 1])
+    assert not pool.data[:, :, PAGE_TOKENS:].count_nonzero() + pool.scales[..., PAGE_TOKENS:].count_nonzero()
+    assert pool.data[:, :, :PAGE_TOKENS].count_nonzero()
+    pool.wipe([0])
+    assert not pool.data.count_nonzero() + pool.scales.count_nonzero()
+
+
+def test_floats_have_no_scales() -> None:
+    """Keys and values of fast mode are stored as they are."""
+    pool = KvPool(layers=1, pages=1, kv_heads=1, head_dim=4, dtype=torch.bfloat16)
+    data = torch.randn(1, 2, 4)
+    pool.store(0, torch.tensor([3]), data, None)
+    assert torch.equal(pool.data[0][:, 3, 0], data[0].bfloat16())
+
+
+def test_context_rows() -> None:
+    """A context in consecutive pages is a slice; otherwise its rows are listed."""
+    assert context_rows([2, 3], 20) == slice(32, 52)
+    assert context_rows([3, 1], 18).tolist() == [*range(48, 64), 16, 17]

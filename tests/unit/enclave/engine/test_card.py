@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from confide_enclave.engine.card import EngineLimits, default_weights, read_card, read_weights
+from confide_enclave.engine.card import EngineLimits, default_weights, read_card
+from confide_enclave.engine.package import read_weights
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import parse_toml
 
@@ -23,16 +24,20 @@ def toy(tmp_path: Path) -> Path:
 
 
 def test_card(toy: Path) -> None:
-    """Digests are of the file and of its tokenizer entries; the settings are plain values."""
-    limits = EngineLimits(context_tokens=64, dtype="float32")
+    """Digests are of what is computed with, of the file, of its tokenizer entries; settings are plain values."""
+    limits = EngineLimits(context_tokens=64)
     card = read_card(toy, "toy", limits)
-    assert card.weights_digest == hashlib.sha256(toy.read_bytes()).digest()
+    assert card.weights_digest == hashlib.sha256((toy.parent / "toy.w8a8" / "package.json").read_bytes()).digest()
     assert card.context_tokens == 64
-    assert card.engine["dtype"] == "float32"
+    assert (card.engine["mode"], card.engine["scheme"], card.engine["dtype"]) == ("exact", "w8a8", "int8")
+    assert card.engine["source"] == hashlib.sha256(toy.read_bytes()).hexdigest()
+    plain = read_card(toy, "toy", EngineLimits(context_tokens=64, mode="fast", scheme="none", dtype="float32"))
+    assert plain.weights_digest == hashlib.sha256(toy.read_bytes()).digest()
+    assert (plain.engine["mode"], plain.engine["dtype"]) == ("fast", "float32")
     changed = fake.toy_metadata() | {"tokenizer.chat_template": "other"}
-    toy.write_bytes(fake.write(changed, {}))
+    toy.write_bytes(fake.write(changed, fake.toy_tensors()))
     assert read_card(toy, "toy", limits).tokenizer_digest != card.tokenizer_digest
-    toy.write_bytes(fake.write(fake.toy_metadata() | {"general.name": "other"}, {}))
+    toy.write_bytes(fake.write(fake.toy_metadata() | {"general.name": "other"}, fake.toy_tensors()))
     assert read_card(toy, "toy", limits).tokenizer_digest == card.tokenizer_digest
 
 
@@ -46,7 +51,7 @@ def test_reading_the_card_needs_no_torch() -> None:
     """The manifest can be computed where torch is not installed."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from confide_enclave.engine.card import *; print(read_card(default_weights(), 'm').weights_digest.hex())"
+        "from confide_enclave.engine.card import *; print(read_card(default_weights(), 'm').engine['source'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == SMOLLM2_SHA256
@@ -70,4 +75,7 @@ def test_limits_are_closed_and_bounded() -> None:
     assert parse_toml(b"max_sequences = 2", EngineLimits, "f") == EngineLimits(max_sequences=2)
     for text in (b"max_sequences = 0", b"dtype = 'int3'", b"context_tokens = 1.5", b"speed = 'high'"):
         with pytest.raises(ConfigError, match=f"^f: {text.split()[0].decode()}: "):
+            parse_toml(text, EngineLimits, "f")
+    for text in (b"scheme = 'w4a16'", b"cache_tokens = 100"):
+        with pytest.raises(ConfigError, match=r"mode exact takes|holds less than one context"):
             parse_toml(text, EngineLimits, "f")

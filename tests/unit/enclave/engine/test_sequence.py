@@ -29,14 +29,18 @@ def answer(sequence: Sequence, text: bytes) -> list[tuple[str, int, str | None]]
 
 
 def test_pending() -> None:
-    """First the prompt in pieces, then each new token."""
+    """First the prompt in pieces, then each new token; from the start again when the cache was lost."""
     sequence = make()
-    assert sequence.pending(2) == [65, 66]
+    assert (sequence.pending(2), sequence.remaining) == ([65, 66], 3)
     sequence.computed = 2
-    assert (sequence.pending(2), sequence.decoding) == ([67], False)
+    assert (sequence.pending(2), sequence.remaining) == ([67], 1)
     sequence.computed = 3
     sequence.append(90, Letters())
-    assert (sequence.pending(1), sequence.decoding) == ([90], True)
+    assert (sequence.pending(1), sequence.remaining) == ([90], 1)
+    sequence.computed = 0
+    assert (sequence.pending(9), sequence.remaining) == ([65, 66, 67, 90], 4)
+    sequence.computed = 2
+    assert sequence.pending(2) == [67, 90]
 
 
 def test_finish_reasons() -> None:

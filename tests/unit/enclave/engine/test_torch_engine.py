@@ -17,9 +17,7 @@ from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLon
 from tests.fakes import gguf as fake
 
 pytestmark = pytest.mark.anyio
-LIMITS = EngineLimits(
-    max_sequences=3, max_waiting=2, context_tokens=128, prefill_chunk_tokens=8, threads=1, dtype="float32"
-)
+LIMITS = EngineLimits(max_sequences=3, max_waiting=2, context_tokens=128, prefill_chunk_tokens=8, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +59,8 @@ async def holds(engine: TorchEngine, requests: int) -> None:
 
 def remains(engine: TorchEngine) -> int:
     """Rows of the cache that are not zero."""
-    cache = engine._runner._cache
-    return int(cache.keys.count_nonzero() + cache.values.count_nonzero())
+    pool = engine._runner._pool
+    return int(pool.data.count_nonzero() + pool.scales.count_nonzero())
 
 
 async def test_deltas_count_and_end(toy: Path) -> None:
@@ -198,10 +196,9 @@ async def test_numbers_that_are_not_finite(toy: Path, monkeypatch: pytest.Monkey
     async with running(toy) as engine:
         forward = engine._runner._model.forward
 
-        def poisoned(batch, cache):
-            logits = forward(batch, cache)
-            if int(batch.tokens[0]) == engine._tokens.encode("Z")[0]:
-                logits[0] = torch.nan
+        def poisoned(batch, pool):
+            logits = forward(batch, pool)
+            logits[batch.tokens[batch.wanted] == engine._tokens.encode("Z")[0]] = torch.nan
             return logits
 
         monkeypatch.setattr(engine._runner._model, "forward", poisoned)
@@ -231,7 +228,7 @@ async def test_the_thread_ends_by_its_own_word(toy: Path, monkeypatch: pytest.Mo
     """A fault outside a step closes the engine for everybody instead of leaving them to wait."""
     async with running(toy) as engine:
 
-        def broken(sequence) -> None:
+        def broken(pages) -> None:
             raise MemoryError
 
         monkeypatch.setattr(engine._runner, "wipe", broken)

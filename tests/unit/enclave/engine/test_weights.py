@@ -1,18 +1,21 @@
-"""Weights that are not exactly a llama's are refused by name."""
+"""Weights that are not exactly a decoder's are refused by name."""
 
 import numpy as np
 import pytest
 import torch
+from confide_enclave.engine.config import read_config
+from confide_enclave.engine.convert import convert
 from confide_enclave.engine.gguf import parse_gguf
 from confide_enclave.engine.weights import load_weights
 from confide_protocol.errors import ConfigError
 
+from tests.fakes import decoder as toy
 from tests.fakes import gguf as fake
 
 
 def load(metadata: dict | None = None, tensors: dict | None = None) -> None:
     file = fake.write(fake.toy_metadata() | (metadata or {}), tensors or fake.toy_tensors())
-    load_weights(parse_gguf(file, "toy.gguf"), torch.float32)
+    dict(convert(parse_gguf(file, "toy.gguf"), "none"))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,7 @@ def load(metadata: dict | None = None, tensors: dict | None = None) -> None:
         ("llama.attention.layer_norm_rms_epsilon", float("nan")),
         ("llama.rope.freq_base", float("inf")),
         ("llama.rope.dimension_count", 4),
+        ("llama.attention.value_length", 4),
         ("llama.rope.scaling.type", "yarn"),
     ],
 )
@@ -40,7 +44,7 @@ def test_missing_metadata() -> None:
     metadata = fake.toy_metadata()
     del metadata["llama.embedding_length"]
     with pytest.raises(ConfigError, match=r"llama\.embedding_length: is missing"):
-        load_weights(parse_gguf(fake.write(metadata, {}), "toy"), torch.float32)
+        read_config(parse_gguf(fake.write(metadata, {}), "toy"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -61,3 +65,15 @@ def test_missing_odd_and_extra_tensors() -> None:
         load(tensors=tensors | {"blk.0.ffn_up.weight": tensors["blk.0.attn_q.weight"]})
     with pytest.raises(ConfigError, match=r"blk\.0\.attn_q.bias: is a tensor that"):
         load(tensors=tensors | {"blk.0.attn_q.bias": tensors["output_norm.weight"]})
+
+
+@pytest.mark.parametrize("name", ["norm", "embedding.rows", "layers.1.down.scales", "layers.0.qkv.rows"])
+@pytest.mark.parametrize("fault", ["missing", "shape", "dtype"])
+def test_arrays_that_do_not_fit(name: str, fault: str) -> None:
+    """A package whose arrays are not what its metadata says is refused by the array's name."""
+    model = toy.model(toy.tensors(), "w8a8")
+    array = model.arrays.pop(name)
+    if fault != "missing":
+        model.arrays[name] = array[:-1] if fault == "shape" else array.astype(np.float16)
+    with pytest.raises(ConfigError, match=rf"toy.gguf: {name.removesuffix('.rows').removesuffix('.scales')}"):
+        load_weights(model, torch.float32)
