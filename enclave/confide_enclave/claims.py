@@ -43,7 +43,7 @@ def make_claims(
         model=manifest.model,
         outcome=record.outcome,
         status=answer.status,
-        sampling=_sampling_claims(sampling) if sampling else {},
+        sampling=sampling_claims(sampling) if sampling else {},
         seed=sampling.seed if sampling else None,
         engine_mode=str(manifest.engine["mode"]),
         suite=suite.name,
@@ -56,7 +56,7 @@ def make_claims(
     )
 
 
-def _sampling_claims(sampling: Sampling) -> dict[str, str | int]:
+def sampling_claims(sampling: Sampling) -> dict[str, str | int]:
     """Stop sequences are content: only their number is said."""
     return {
         "temperature": repr(sampling.temperature),

@@ -94,6 +94,7 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
             "scheme": limits.scheme,
             "dtype": "int8" if limits.mode == "exact" else choose_dtype(limits),
             "source": model.source_digest.hex(),
+            "context_tokens": limits.context_tokens,
             "max_sequences": limits.max_sequences,
             "prefill_chunk_tokens": limits.prefill_chunk_tokens,
         },
