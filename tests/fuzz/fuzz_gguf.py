@@ -6,6 +6,8 @@ from confide_enclave.engine.config import read_config
 from confide_enclave.engine.gguf import parse_gguf
 from confide_protocol.errors import ConfigError
 
+from tests.fakes import gguf as fake
+
 
 def gguf(data: bytes) -> None:
     try:
@@ -16,6 +18,10 @@ def gguf(data: bytes) -> None:
         read_config(parsed)
     except ConfigError:
         return
+
+
+def seeds() -> dict[str, list[bytes]]:
+    return {"gguf": [fake.write(fake.toy_metadata(), {})]}
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"gguf": gguf}

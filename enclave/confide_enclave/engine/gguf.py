@@ -8,9 +8,10 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from mmap import mmap
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -86,7 +87,7 @@ class Gguf:
         return hashlib.sha256(b"".join(raw for _, raw in entries)).digest()
 
 
-def decode_tensor(data: memoryview | bytes, info: TensorInfo) -> F32:
+def decode_tensor(data: bytes | mmap, info: TensorInfo) -> F32:
     """Return the tensor that lies in `data` as float32, in a fresh, writable array."""
     block = FORMATS[info.format]
     blocks = np.frombuffer(data, np.uint8, info.end - info.start, info.start)
@@ -94,7 +95,7 @@ def decode_tensor(data: memoryview | bytes, info: TensorInfo) -> F32:
         return block.decode(blocks.reshape(-1, block.bytes)).reshape(info.shape)
 
 
-def parse_gguf(data: bytes, file: str) -> Gguf:
+def parse_gguf(data: bytes | mmap, file: str) -> Gguf:
     """Parse a whole file; `file` is only its name for messages. Raises: ConfigError, for any other bytes."""
     cursor = _Cursor(data, file)
     if data[:4] != b"GGUF":
@@ -134,6 +135,38 @@ def parse_gguf(data: bytes, file: str) -> Gguf:
     return Gguf(file, metadata, raw, tensors, partial(decode_tensor, data))
 
 
+def from_metadata(
+    file: str, metadata: Mapping[str, Value], tensors: dict[str, TensorInfo], read: Callable[[TensorInfo], F32]
+) -> Gguf:
+    """Return a model that is described so, its metadata as if read from a GGUF file. Raises: ConfigError."""
+    try:
+        entries = b"".join(_text(key) + _encode(value) for key, value in metadata.items())
+    except (UnicodeEncodeError, struct.error):
+        raise ConfigError(file, "metadata", "holds a text or number that GGUF cannot") from None
+    parsed = parse_gguf(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(metadata)) + entries, file)
+    return replace(parsed, tensors=tensors, _read=read)
+
+
+def _text(text: str) -> bytes:
+    return _U64.pack(len(data := text.encode())) + data
+
+
+def _encode(value: Value) -> bytes:
+    """Encode a value with the type that its Python type and, in a list, its first item says."""
+    match value:
+        case bool():
+            return struct.pack("<I?", 7, value)
+        case int():
+            return struct.pack("<II", 4, value)
+        case float():
+            return struct.pack("<If", 6, value)
+        case str():
+            return _U32.pack(_STRING) + _text(value)
+        case [str(), *_] | []:
+            return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_text, map(str, value)))
+    return struct.pack(f"<IIQ{len(value)}i", _ARRAY, 5, len(value), *value)
+
+
 def _read_tensor_info(cursor: "_Cursor") -> TensorInfo:
     """Offsets of the result count from the start of the tensor data."""
     name = cursor.name("tensor name")
@@ -154,7 +187,7 @@ def _read_tensor_info(cursor: "_Cursor") -> TensorInfo:
 
 
 class _Cursor:
-    def __init__(self, data: bytes, file: str) -> None:
+    def __init__(self, data: bytes | mmap, file: str) -> None:
         self.data, self.file, self.offset = data, file, 0
 
     def fail(self, field: str, remedy: str) -> NoReturn:

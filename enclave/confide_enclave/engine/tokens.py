@@ -54,8 +54,11 @@ class Tokens:
         self.size: Final = len(names)
         self.bos_id: Final = _token_id(gguf, "bos_token_id", self.size)
         eos_id = _token_id(gguf, "eos_token_id", self.size)
+        eot_id = _token_id(gguf, "eot_token_id", self.size, eos_id)
         controls = numbers[CONTROL]
-        self.end_ids: Final = frozenset({eos_id, *(controls[name] for name in END_NAMES if name in controls)})
+        self.end_ids: Final = frozenset(
+            {eos_id, eot_id, *(controls[name] for name in END_NAMES if name in controls)}
+        )
         self._add_bos: Final = gguf.get("tokenizer.ggml.add_bos_token", bool, default=False)
         self._specials = controls | numbers[USER_DEFINED]
         self._special, self._control = _any_of(self._specials), _any_of(controls)
@@ -238,8 +241,8 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _token_id(gguf: Gguf, field: str, size: int) -> int:
-    number: int = gguf.get(f"tokenizer.ggml.{field}", int)
+def _token_id(gguf: Gguf, field: str, size: int, default: int | None = None) -> int:
+    number: int = gguf.get(f"tokenizer.ggml.{field}", int, default)
     if not 0 <= number < size:
         raise ConfigError(gguf.file, f"tokenizer.ggml.{field}", "is not an id of the vocabulary")
     return number

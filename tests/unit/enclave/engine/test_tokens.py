@@ -88,7 +88,7 @@ def spelled(tokens: Tokens, ids: list[int]) -> str:
 
 
 def test_tools_and_reasoning() -> None:
-    """Calls come to the template as objects, answers with their call; no one but it and the assistant makes tokens."""
+    """Calls come to the template as objects, answers with their call; nobody else makes tokens."""
     tokens = thinker()
     messages = [
         ChatMessage("user", "hi"),
