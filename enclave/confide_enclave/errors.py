@@ -1,6 +1,6 @@
 """The enclave's leaves of the one error tree."""
 
-from confide_protocol.errors import ConfideError, ProtocolError, TooLarge
+from confide_protocol.errors import ConfideError, EngineError, ProtocolError, TooLarge
 
 
 class RequestTimeout(ProtocolError):
@@ -29,6 +29,14 @@ class Busy(ConfideError):
     code = "busy"
     http_status = 429
     reason = "too many callers are waiting"
+
+
+class UnknownToken(EngineError):
+    """A parameter names a token that the model does not have."""
+
+    code = "unknown_token"
+    http_status = 400
+    reason = "a token id of 'logit_bias' is not of this model's vocabulary"
 
 
 class Refusal(ConfideError):

@@ -36,7 +36,8 @@ class Sampling:
 
     Defaults leave the model's own distribution as it is; `top_k` 0 is no limit. `grammar` is llguidance's text of
     what the answer may be, empty for anything. `logprobs`: how many likely tokens to name beside each token that
-    was drawn; None for no log-probabilities at all.
+    was drawn; None for no log-probabilities at all. `choices` answers were asked for, the best of `candidates`
+    drawn ones; the engine makes one of these, and each has a seed of its own.
     """
 
     temperature: float
@@ -52,6 +53,8 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     grammar: str = field(default="", repr=False)
     logprobs: int | None = None
+    choices: int = 1
+    candidates: int = 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class ModelCard:
     """What the manifest says of the model; readable without loading the weights.
 
     `thinks`: "tagged" where an answer may begin with <think>…</think>, "opened" where the template has already
-    written <think>.
+    written <think>. `takes_tools`: the template has a place for tools, and calls are written in <tool_call> tags.
     """
 
     name: str
@@ -111,6 +114,7 @@ class ModelCard:
     context_tokens: int
     engine: Mapping[str, str | int | bool]
     thinks: Thinking = "no"
+    takes_tools: bool = False
 
 
 @dataclass(frozen=True)

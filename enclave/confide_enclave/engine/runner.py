@@ -17,8 +17,8 @@ class Runner:
         self._model, self._pool = model, pool
 
     @torch.inference_mode()
-    def run(self, step: Step) -> list[tuple[Sequence, int | None]]:
-        """Compute the step; return who is due a token, and it, or None if the logits are not finite.
+    def run(self, step: Step) -> list[tuple[Sequence, sampler.Drawn | None]]:
+        """Compute the step; return who is due a token, and it, or None where none can be drawn.
 
         A sequence whose ids this step does not read to their end is due none.
         """

@@ -2,13 +2,41 @@
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Sequence as Items
+from typing import NamedTuple, Protocol
 
 import torch
 from confide_kernels import sampling
+from confide_protocol.errors import EngineError
 from torch import Tensor
 
-from confide_enclave.engine.sequence import Sequence
+from confide_enclave.engine import Sampling
+from confide_enclave.engine.grammar import Matcher
+
+
+class Row(Protocol):
+    """One row of logits: what was asked for, and the ids that it follows on."""
+
+    @property
+    def prompt(self) -> list[int]: ...
+
+    @property
+    def generated(self) -> list[int]: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+    @property
+    def grammar(self) -> Matcher | None: ...
+
+
+class Drawn(NamedTuple):
+    """A token; where asked for, its log-probability by the model alone and those of the likeliest, best first."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 def uniform(seed: int, position: int) -> float:
@@ -17,16 +45,64 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
 
 
-def draw(logits: Tensor, sequences: Items[Sequence]) -> list[int | None]:
-    """Return one token id per row of logits; None where a row is not finite.
+def draw(logits: Tensor, rows: Items[Row]) -> list[Drawn | None]:
+    """Return what is drawn from each row of logits; None where one is not finite, or nothing may come next.
 
-    A token's position counts from the start of the answer.
+    A token's position counts from the start of the answer. Penalties and bias come first, then the grammar, then
+    temperature and filters.
     """
     finite = torch.isfinite(logits.sum(-1, dtype=torch.float64))
+    ready = torch.where(finite[:, None], logits, 0)
+    for number, row in enumerate(rows):
+        if finite[number]:
+            ready[number] = _prepare(ready[number], row)
+            finite[number] = ready[number].max() > -torch.inf
     ids = sampling.sample(
-        torch.where(finite[:, None], logits, 0),
-        torch.tensor([sequence.sampling.temperature for sequence in sequences], dtype=torch.float64),
-        torch.tensor([sequence.sampling.top_p for sequence in sequences], dtype=torch.float64),
-        torch.tensor([uniform(s.sampling.seed, len(s.generated)) for s in sequences], dtype=torch.float64),
+        torch.where(finite[:, None], ready, 0),
+        _numbers([row.sampling.temperature for row in rows]),
+        torch.tensor([row.sampling.top_k for row in rows], dtype=torch.int64),
+        _numbers([row.sampling.top_p for row in rows]),
+        _numbers([row.sampling.min_p for row in rows]),
+        _numbers([uniform(row.sampling.seed, len(row.generated)) for row in rows]),
     )
-    return [token if good else None for token, good in zip(ids.tolist(), finite.tolist(), strict=True)]
+    parts = zip(logits, ids.tolist(), finite.tolist(), rows, strict=True)
+    return [_explain(row, token, own.sampling.logprobs) if good else None for row, token, good, own in parts]
+
+
+def _explain(logits: Tensor, token: int, count: int | None) -> Drawn:
+    if count is None:
+        return Drawn(token)
+    values, best = sampling.log_probabilities(logits, count)
+    return Drawn(token, float(values[token]), tuple((each, float(values[each])) for each in best.tolist()))
+
+
+def _prepare(logits: Tensor, row: Row) -> Tensor:
+    asked = row.sampling
+    shifts: dict[int, float] = {}
+    if asked.frequency_penalty or asked.presence_penalty:
+        for token, count in Counter(row.generated).items():
+            shifts[token] = -(asked.frequency_penalty * count + asked.presence_penalty)
+    for token, bias in asked.logit_bias:
+        if token < len(logits):
+            shifts[token] = shifts.get(token, 0.0) + bias
+    repeated = {*row.prompt, *row.generated} if asked.repetition_penalty != 1 else set()
+    if ids := sorted(shifts.keys() | repeated):
+        factors = [asked.repetition_penalty if token in repeated else 1.0 for token in ids]
+        shift = [shifts.get(token, 0.0) for token in ids]
+        logits = sampling.adjust(
+            logits,
+            torch.tensor(ids),
+            _numbers(factors),
+            _numbers(shift),
+        )
+    if row.grammar is not None:
+        try:
+            mask = row.grammar.mask()
+        except EngineError:
+            mask = b""  # nothing may come: this row alone fails
+        logits = sampling.forbid(logits, torch.frombuffer(bytearray(mask or b"\0"), dtype=torch.uint8))
+    return logits
+
+
+def _numbers(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

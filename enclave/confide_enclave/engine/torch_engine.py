@@ -14,6 +14,7 @@ from confide_protocol.errors import CapacityExceeded, EngineError
 from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, open_weights
+from confide_enclave.engine.grammar import Grammars, Matcher
 from confide_enclave.engine.model import Decoder
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.pages import Pages
@@ -22,6 +23,7 @@ from confide_enclave.engine.scheduler import Scheduler
 from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
+from confide_enclave.errors import UnknownToken
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,7 @@ class TorchEngine(Engine):
     def __init__(self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[], Runner]) -> None:
         """`build` runs on the model thread; `ready` is set when it is done, with whatever it raised."""
         self._card, self._tokens, self._limits, self._build = card, tokens, limits, build
+        self._grammars = Grammars(tokens)
         pages = Pages(limits.pages, lambda held: self._runner.wipe(held))
         self._scheduler = Scheduler(pages, limits.max_sequences, limits.prefill_chunk_tokens)
         self._changed = threading.Condition()
@@ -70,7 +73,7 @@ class TorchEngine(Engine):
         self._admit()
         try:
             # Long prompts take a while, and the tokenizer lets go of the GIL.
-            prompt = await asyncio.to_thread(self._tokens.encode, request.prompt)
+            prompt, grammar = await asyncio.to_thread(self._prepare, request)
             limit = token_limit(prompt, request.sampling, self._card.context_tokens)
             # One delta per token and one error at most: this queue cannot overflow.
             inbox: asyncio.Queue[Delta | EngineError] = asyncio.Queue(limit + 1)
@@ -81,6 +84,7 @@ class TorchEngine(Engine):
                 limit,
                 TextStream(request.sampling.stop),
                 deliver=lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item),
+                grammar=grammar,
             )
             self._submit(sequence)
         except BaseException:
@@ -105,6 +109,13 @@ class TorchEngine(Engine):
             self._closed = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
+
+    def _prepare(self, request: GenerationRequest) -> tuple[list[int], Matcher | None]:
+        sampling = request.sampling
+        if any(token >= self._tokens.size for token, _ in sampling.logit_bias):
+            raise UnknownToken
+        prompt = self._tokens.encode(request.prompt, request.tools, request.thinking)
+        return prompt, self._grammars.start(sampling.grammar) if sampling.grammar else None
 
     def _admit(self) -> None:
         with self._changed:
@@ -183,11 +194,15 @@ class TorchEngine(Engine):
             for sequence in step.sequences:
                 self._retire(sequence, EngineError())
             return
-        for sequence, token in results:
-            if token is None:
+        for sequence, drawn in results:
+            try:
+                delta = sequence.append(drawn, self._tokens) if drawn else None
+            except EngineError as fault:
+                self._retire(sequence, fault)
+                continue
+            if delta is None:
                 self._retire(sequence, EngineError("the model's numbers are not finite"))
                 continue
-            delta = sequence.append(token, self._tokens)
             if delta.finish_reason:
                 self._retire(sequence, delta)
             else:

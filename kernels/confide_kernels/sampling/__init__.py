@@ -1,5 +1,5 @@
 """Draw the next token of each row."""
 
-from confide_kernels.sampling.naive import sample
+from confide_kernels.sampling.naive import adjust, forbid, log_probabilities, sample
 
-__all__ = ["sample"]
+__all__ = ["adjust", "forbid", "log_probabilities", "sample"]

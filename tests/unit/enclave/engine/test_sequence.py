@@ -4,6 +4,7 @@ import math
 
 import pytest
 from confide_enclave.engine import Sampling
+from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.tokens import TextStream
 from confide_protocol.errors import ContextTooLong, LocalStateError
@@ -23,7 +24,7 @@ def make(max_tokens: int = 8, stop: tuple[str, ...] = ()) -> Sequence:
 
 
 def answer(sequence: Sequence, text: bytes) -> list[tuple[str, int, str | None]]:
-    deltas = [sequence.append(token, Letters()) for token in text]
+    deltas = [sequence.append(Drawn(token), Letters()) for token in text]
     assert {delta.prompt_tokens for delta in deltas} == {3}
     return [(delta.text, delta.completion_tokens, delta.finish_reason) for delta in deltas]
 
@@ -35,7 +36,7 @@ def test_pending() -> None:
     sequence.computed = 2
     assert (sequence.pending(2), sequence.remaining) == ([67], 1)
     sequence.computed = 3
-    sequence.append(90, Letters())
+    sequence.append(Drawn(90), Letters())
     assert (sequence.pending(1), sequence.remaining) == ([90], 1)
     sequence.computed = 0
     assert (sequence.pending(9), sequence.remaining) == ([65, 66, 67, 90], 4)
