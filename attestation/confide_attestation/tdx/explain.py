@@ -5,6 +5,7 @@ Source: Intel QVL, TcbLevelCheck.cpp and TdxModuleCheck; PCS API v4, "TCB Info V
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from confide_attestation.tdx.abi import TdxQuote
 from confide_attestation.tdx.collateral import Component, Module, TcbInfo, TcbLevel
@@ -30,6 +31,24 @@ REMEDY = "update what is named on the host, then have its PCK certificate issued
 def is_as_good(status: str, other: str) -> bool:
     """Say whether a TCB status is at least as good as another; an unknown one is not."""
     return status in STATUSES and other in STATUSES and STATUSES.index(status) <= STATUSES.index(other)
+
+
+def lacking(tree: dict[str, Any]) -> tuple[str, ...]:
+    """Return every status that is not UpToDate: the platform's, the quoting enclave's, and `dcap-qvl`'s of both.
+
+    Its own is not enough: it leaves out a quoting enclave that needs configuration.
+    """
+    levels = tree["platform"]["tcb_level"], tree["qe"]["tcb_level"]
+    found = (tree["tcb"]["status"], *(level["tcbStatus"] for level in levels))
+    return tuple(dict.fromkeys(status for status in found if status != UP_TO_DATE))
+
+
+def advisories(tree: dict[str, Any]) -> tuple[str, ...]:
+    """Return every advisory that is open on the platform or its quoting enclave."""
+    levels = tree["platform"]["tcb_level"], tree["qe"]["tcb_level"]
+    return tuple(
+        dict.fromkeys((*tree["tcb"]["advisory_ids"], *(a for each in levels for a in each["advisoryIDs"])))
+    )
 
 
 def module_faults(quote: TdxQuote, info: TcbInfo) -> dict[TdxCheck, str]:

@@ -7,7 +7,7 @@ from confide_attestation.checks.ledger import Ledger
 from confide_attestation.checks.pins import check_pinned
 from confide_attestation.tdx.abi import TdBit, TdxQuote
 from confide_attestation.tdx.collateral import Collateral
-from confide_attestation.tdx.explain import UP_TO_DATE
+from confide_attestation.tdx.explain import UP_TO_DATE, advisories, lacking
 from confide_attestation.tdx.ids import TdxCheck
 from confide_attestation.tdx.library import Pck
 from confide_attestation.tdx.policy import TdxPolicy
@@ -56,8 +56,7 @@ def check_quote(
 def policy_end_unix_s(tree: dict[str, Any], collateral: Collateral, policy: TdxPolicy) -> int:
     """Return when the policy's own limits end: the documents' greatest age, and its grace if that is used."""
     end = min(issued + limit for _, issued, limit in _issued(collateral, policy))
-    graced = policy.grace is not None and tree["tcb"]["status"] != UP_TO_DATE
-    return min(end, policy.grace.until_unix_s) if policy.grace is not None and graced else end
+    return min(end, policy.grace.until_unix_s) if policy.grace is not None and lacking(tree) else end
 
 
 def _issued(collateral: Collateral, policy: TdxPolicy) -> list[tuple[str, int, int]]:
@@ -96,10 +95,10 @@ def _check_documents(ledger: Ledger, collateral: Collateral, policy: TdxPolicy, 
 
 
 def _check_grace(ledger: Ledger, tree: dict[str, Any], policy: TdxPolicy, now_unix_s: int) -> None:
-    status, advisories, grace = tree["tcb"]["status"], tree["tcb"]["advisory_ids"], policy.grace
-    if status == UP_TO_DATE:
+    short, still_open, grace = lacking(tree), advisories(tree), policy.grace
+    if not short:
         for check_id in (TdxCheck.TCB_GRACE, TdxCheck.ADVISORY_DENIED):
-            ledger.expect(check_id, True, f"not needed: {status}", "")
+            ledger.expect(check_id, True, f"not needed: {UP_TO_DATE}", "")
         return
     if grace is None:
         for check_id in (TdxCheck.TCB_GRACE, TdxCheck.ADVISORY_DENIED):
@@ -109,14 +108,14 @@ def _check_grace(ledger: Ledger, tree: dict[str, Any], policy: TdxPolicy, now_un
     ledger.expect(
         TdxCheck.TCB_GRACE,
         now_unix_s < grace.until_unix_s,
-        f"{status} is accepted until {until}: {grace.because}",
+        f"{', '.join(short)} is accepted until {until}: {grace.because}",
         f"the policy's grace for {', '.join(grace.statuses)} ended {until}",
     )
-    denied = [advisory for advisory in advisories if advisory not in grace.advisories]
+    denied = [advisory for advisory in still_open if advisory not in grace.advisories]
     ledger.expect(
         TdxCheck.ADVISORY_DENIED,
         not denied,
-        f"accepted for that time: {', '.join(advisories) or 'none applies'}",
+        f"accepted for that time: {', '.join(still_open) or 'none applies'}",
         f"open on this platform, and not accepted by the policy: {', '.join(denied)}",
     )
 

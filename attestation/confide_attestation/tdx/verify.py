@@ -23,8 +23,9 @@ from confide_attestation.tdx.collateral import Collateral, TcbInfo, parse_collat
 from confide_attestation.tdx.diagnose import certificate_faults
 from confide_attestation.tdx.explain import (
     STATUSES,
-    UP_TO_DATE,
+    advisories,
     is_as_good,
+    lacking,
     module_faults,
     why_no_level,
     why_not_up_to_date,
@@ -255,17 +256,17 @@ def _check_status(
     status, level, qe = tree["tcb"]["status"], tree["platform"]["tcb_level"], tree["qe"]["tcb_level"]["tcbStatus"]
     current = tree["platform"]["current_tcb_level"]
     ledger.expect(TdxCheck.TCB_NO_LEVEL, True, f"the level of {level['tcbDate'][:10]}", "")
+    short, still_open = lacking(tree), ", ".join(advisories(tree))
     if not ledger.failed((TdxCheck.TCB_STATUS_UNKNOWN,)):
-        known = status in STATUSES
-        ledger.expect(TdxCheck.TCB_STATUS_UNKNOWN, known, status, f"unknown TCB status {status[:40]!r}")
-    ledger.expect(TdxCheck.TCB_REVOKED, status != "Revoked", "not revoked", "the TCB level is revoked")
-    advisories = ", ".join(tree["tcb"]["advisory_ids"])
-    why = "" if status == UP_TO_DATE else why_not_up_to_date(status, qe, quote, pck, info)
-    why += f"; advisories: {advisories}" if advisories else ""
-    graced = policy is not None and policy.grace is not None and status in policy.grace.statuses
+        unknown = [each for each in short if each not in STATUSES]
+        ledger.expect(TdxCheck.TCB_STATUS_UNKNOWN, not unknown, status, f"unknown TCB status {unknown!r:.40}")
+    ledger.expect(TdxCheck.TCB_REVOKED, "Revoked" not in short, "not revoked", "a TCB level is revoked")
+    why = why_not_up_to_date(status, qe, quote, pck, info) if short else ""
+    why += f"; advisories: {still_open}" if still_open else ""
+    graced = () if policy is None or policy.grace is None else policy.grace.statuses
     ledger.expect(
         TdxCheck.TCB_STATUS_DENIED,
-        status == UP_TO_DATE or graced,
+        set(short) <= set(graced),
         f"listed in the policy's grace: {why}" if why else f"{status}; evaluation number {info.evaluation_number}",
         why,
     )
