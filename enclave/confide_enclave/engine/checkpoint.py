@@ -44,69 +44,39 @@ def open_source(path: Path) -> tuple[Gguf, bytes]:
     Raises: ConfigError. Does not check: that nobody writes to the files while they are mapped.
     """
     if path.is_dir():
-        return _Directory(path).read()
+        directory = Directory(path)
+        model = _read_decoder(directory)
+        return model, directory.digest()
     data, digest = _map(path)
     return parse_gguf(data, str(path)), digest
 
 
-class _Directory:
+class Directory:
+    """The files of one published directory; remembers the digest of each that was read."""
+
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._digests: dict[str, bytes] = {}
 
-    def read(self) -> tuple[Gguf, bytes]:
-        config = self._json("config.json")
-        file = str(self._path / "config.json")
-        metadata = read_metadata(config, file)
-        names = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-        template = self._path / "chat_template.jinja"
-        metadata |= read_tokenizer(
-            *(self._json(name, needed=name == "tokenizer.json") for name in names),
-            config=config,
-            template=self._bytes(template.name).decode(errors="replace") if template.is_file() else None,
-            file=str(self._path),
-        )
-        tied, family = config.get("tie_word_embeddings", False), metadata["general.architecture"]
-        tensors: dict[str, TensorInfo] = {}
-        places: dict[str, mmap] = {}
-        for shard in self._shards():
-            data, self._digests[shard] = _map(self._path / shard)
-            for found, info in parse_safetensors(data, str(self._path / shard)).items():
-                name = gguf_name(found)
-                if name is None or (tied is True and name == "output.weight"):
-                    continue
-                if name in places:
-                    raise ConfigError(str(self._path / shard), found, "is in two files")
-                tensors[name], places[name] = replace(info, name=name), data
-        key = f"{family}.attention.head_count"
-        heads: dict[str, Any] = {"q": metadata[key], "k": metadata[f"{key}_kv"]}
-
-        def array(info: TensorInfo) -> F32:
-            values = decode_tensor(places[info.name], info)
-            rotated = _ROTATED.fullmatch(info.name)
-            return _pairs_layout(values, heads[rotated[1]]) if rotated and family == "llama" else values
-
+    def digest(self) -> bytes:
+        """Return the SHA-256 over the lines of all files read so far."""
         lines = "".join(f"{digest.hex()}  {name}\n" for name, digest in sorted(self._digests.items()))
-        return from_metadata(str(self._path), metadata, tensors, array), hashlib.sha256(lines.encode()).digest()
+        return hashlib.sha256(lines.encode()).digest()
 
-    def _shards(self) -> list[str]:
-        if not (self._path / _INDEX).is_file():
-            return ["model.safetensors"]
-        shards = self._json(_INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise ConfigError(str(self._path), _INDEX, "has no weight_map")
-        names = sorted({str(name) for name in shards.values()})
-        if len(names) > MAX_SHARDS or not all(map(_SHARD.fullmatch, names)):
-            raise ConfigError(str(self._path), _INDEX, "names what is no *.safetensors file of this directory")
-        return names
-
-    def _json(self, name: str, *, needed: bool = True) -> dict[str, Any]:
-        if not needed and not (self._path / name).is_file():
+    def json(self, name: str, *, needed: bool = True) -> dict[str, Any]:
+        """Return a JSON object; an empty one for an absent file that is not needed. Raises: ConfigError."""
+        if not needed and not (self.path / name).is_file():
             return {}
-        return parse_json_object(self._bytes(name), str(self._path / name), "file")
+        return parse_json_object(self.read(name), str(self.path / name), "file")
 
-    def _bytes(self, name: str) -> bytes:
-        path = self._path / name
+    def tensors(self, name: str) -> tuple[mmap, dict[str, TensorInfo]]:
+        """Map a safetensors file. Raises: ConfigError."""
+        data, self._digests[name] = _map(self.path / name)
+        return data, parse_safetensors(data, str(self.path / name))
+
+    def read(self, name: str) -> bytes:
+        """Return a small file. Raises: ConfigError."""
+        path = self.path / name
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_JSON_BYTES + 1)
@@ -116,6 +86,52 @@ class _Directory:
             raise ConfigError(str(path), "file", f"is larger than {MAX_JSON_BYTES} bytes")
         self._digests[name] = hashlib.sha256(data).digest()
         return data
+
+
+def _read_decoder(directory: Directory) -> Gguf:
+    config = directory.json("config.json")
+    metadata = read_metadata(config, str(directory.path / "config.json"))
+    names = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+    template = directory.path / "chat_template.jinja"
+    metadata |= read_tokenizer(
+        *(directory.json(name, needed=name == "tokenizer.json") for name in names),
+        config=config,
+        template=directory.read(template.name).decode(errors="replace") if template.is_file() else None,
+        file=str(directory.path),
+    )
+    tied, family = config.get("tie_word_embeddings", False), metadata["general.architecture"]
+    tensors: dict[str, TensorInfo] = {}
+    places: dict[str, mmap] = {}
+    for shard in _shards(directory):
+        data, found = directory.tensors(shard)
+        for published, info in found.items():
+            name = gguf_name(published)
+            if name is None or (tied is True and name == "output.weight"):
+                continue
+            if name in places:
+                raise ConfigError(str(directory.path / shard), published, "is in two files")
+            tensors[name], places[name] = replace(info, name=name), data
+    key = f"{family}.attention.head_count"
+    heads: dict[str, Any] = {"q": metadata[key], "k": metadata[f"{key}_kv"]}
+
+    def array(info: TensorInfo) -> F32:
+        values = decode_tensor(places[info.name], info)
+        rotated = _ROTATED.fullmatch(info.name)
+        return _pairs_layout(values, heads[rotated[1]]) if rotated and family == "llama" else values
+
+    return from_metadata(str(directory.path), metadata, tensors, array)
+
+
+def _shards(directory: Directory) -> list[str]:
+    if not (directory.path / _INDEX).is_file():
+        return ["model.safetensors"]
+    shards = directory.json(_INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ConfigError(str(directory.path), _INDEX, "has no weight_map")
+    names = sorted({str(name) for name in shards.values()})
+    if len(names) > MAX_SHARDS or not all(map(_SHARD.fullmatch, names)):
+        raise ConfigError(str(directory.path), _INDEX, "names what is no *.safetensors file of this directory")
+    return names
 
 
 def read_metadata(config: dict[str, Any], file: str) -> dict[str, Value]:

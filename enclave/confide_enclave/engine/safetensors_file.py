@@ -17,11 +17,16 @@ from confide_enclave.engine.gguf_blocks import FORMATS
 
 MAX_HEADER_BYTES: Final = 1 << 24
 FLOATS: Final = ("F32", "F16", "BF16")
+# Tables of positions, which follow from the configuration, are the only whole numbers in a model of floats.
+_SIZES: Final = {kind: FORMATS[kind].bytes for kind in FLOATS} | {"I64": 8}
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def parse_safetensors(data: bytes | mmap, file: str) -> dict[str, TensorInfo]:
-    """Parse a whole file; `file` is only its name for messages. Raises: ConfigError, for any other bytes."""
+    """Parse a whole file and return its floats; `file` is only its name for messages.
+
+    Raises: ConfigError, for any other bytes.
+    """
 
     def refuse(field: str, remedy: str) -> NoReturn:
         raise ConfigError(file, field, remedy)
@@ -41,13 +46,13 @@ def parse_safetensors(data: bytes | mmap, file: str) -> dict[str, TensorInfo]:
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
             refuse(name, "is not described by dtype, shape and data_offsets")
         kind = entry["dtype"]
-        if kind not in FLOATS:
+        if type(kind) is not str or kind not in _SIZES:
             refuse(name, f"is not of {', '.join(FLOATS)}; use a model that is not quantised")
         shape, offsets = _sizes(entry["shape"]), _sizes(entry["data_offsets"])
         if shape is None or offsets is None or len(shape) > MAX_DIMENSIONS or len(offsets) != 2:
             refuse(name, "has a shape or offsets that are no sizes")
         start, end = offsets
-        if end - start != math.prod(shape) * FORMATS[kind].bytes:
+        if end - start != math.prod(shape) * _SIZES[kind]:
             refuse(name, "does not fill its place")
         tensors[name] = TensorInfo(name, shape, kind, base + start, base + end)
     end = base
@@ -57,7 +62,7 @@ def parse_safetensors(data: bytes | mmap, file: str) -> dict[str, TensorInfo]:
         end = tensor.end
     if end != len(data):
         refuse("data", "ends before its tensors do, or goes on behind them; fetch the file again")
-    return tensors
+    return {name: tensor for name, tensor in tensors.items() if tensor.format in FLOATS}
 
 
 def parse_json_object(data: bytes, file: str, field: str) -> dict[str, Any]:

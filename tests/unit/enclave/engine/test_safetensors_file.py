@@ -30,6 +30,12 @@ def test_bfloat16() -> None:
     assert decode_tensor(data, parse_safetensors(data, "f")["x"]).tolist() == [1.0, -2.0]
 
 
+def test_positions_are_left_out() -> None:
+    """A table of whole numbers has its place in the file, and nothing else."""
+    header = {"a": entry(), "p": {"dtype": "I64", "shape": [1, 2], "data_offsets": [64, 80]}}
+    assert parse_safetensors(raw(header, bytes(80)), "f").keys() == {"a"}
+
+
 def test_every_cut_is_refused() -> None:
     """A file that ends early is refused wherever it ends, and so is one that goes on."""
     data = fake.safetensors(ARRAYS)
