@@ -85,10 +85,10 @@ UV_COMPILE_GROUP = uv pip compile --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-emit-package torch -q
 UV_COMPILE = $(UV_COMPILE_GROUP) pyproject.toml
 lock:
-	$(UV_COMPILE) --extra openai --extra gateway --extra enclave --group dev --group torch-needs -o $(LOCKS)/dev.lock
+	$(UV_COMPILE) --extra openai --extra gateway --extra gpu --group dev --group torch-needs -o $(LOCKS)/dev.lock
 	$(UV_COMPILE) --group openai2 --group build -o $(LOCKS)/openai2.lock
 	$(UV_COMPILE) --extra gateway -o $(LOCKS)/gateway.lock
-	$(UV_COMPILE) --extra enclave --group torch-needs -o $(LOCKS)/enclave.lock
+	$(UV_COMPILE) --extra gpu --group torch-needs -o $(LOCKS)/enclave.lock
 	$(UV_COMPILE_GROUP) --group build -o $(LOCKS)/build.lock
 	$(UV_COMPILE_GROUP) --group fuzz -o $(LOCKS)/fuzz.lock
 

@@ -2,14 +2,16 @@
 
 from dataclasses import astuple, dataclass
 
-from confide_endorsements import amd, azure, intel, nvidia
+from confide_attestation.snp.kds import KDS
+
+from confide_endorsements import azure, intel, nvidia
 
 
 @dataclass(frozen=True)
 class Services:
     """Base URLs without a slash at the end, and the whole URL of Intel's root list."""
 
-    kds: str = amd.KDS
+    kds: str = KDS
     pcs: str = intel.PCS
     root_crl: str = intel.ROOT_CRL
     rim: str = nvidia.RIM
