@@ -16,6 +16,7 @@ MAX_BUNDLE_BYTES = 4 << 20
 MAX_PART_BYTES = 1 << 20
 MAX_GPUS = 32
 MAX_EVENT_LOGS = 8
+EVENT_LOG_KINDS = ("ccel", "dstack")
 MAX_RIMS = 64
 MAX_OCSP_ANSWERS = 512
 
@@ -183,6 +184,8 @@ def parse_bundle(data: bytes) -> tuple[EvidenceBundle, Endorsements]:
         raise EvidenceMalformed("evidence bundle: unknown kind of CPU evidence")
     gpus = [_keys(g, {"architecture", "report", "certificate_chain"}) for g in _list(tree["gpus"], MAX_GPUS)]
     logs = [_keys(log, {"kind", "data"}) for log in _list(tree["event_logs"], MAX_EVENT_LOGS)]
+    if any(log["kind"] not in EVENT_LOG_KINDS for log in logs):
+        raise EvidenceMalformed(f"evidence bundle: an event log is of kind {' or '.join(EVENT_LOG_KINDS)}")
     return (
         EvidenceBundle(
             keyset=_bytes(tree["keyset"]),
@@ -194,7 +197,7 @@ def parse_bundle(data: bytes) -> tuple[EvidenceBundle, Endorsements]:
                 GpuEvidence(_text(g["architecture"]), _bytes(g["report"]), _bytes(g["certificate_chain"]))
                 for g in gpus
             ),
-            event_logs=tuple(EventLog(_text(log["kind"]), _bytes(log["data"])) for log in logs),
+            event_logs=tuple(EventLog(log["kind"], _bytes(log["data"])) for log in logs),
         ),
         _endorsements(tree["endorsements"]),
     )

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from confide_protocol.keyset import Keyset, Manifest
+
+MAX_DETAIL_CHARS: Final = 500
+_UNPRINTABLE: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class Outcome(StrEnum):
@@ -29,6 +32,15 @@ class Check(NamedTuple):
     id: str
     outcome: Outcome
     detail: str
+
+
+def readable(detail: str) -> str:
+    """Return a detail as a terminal or log may show it: parts of it can be a peer's, of any form and length."""
+    if len(detail) > MAX_DETAIL_CHARS:
+        detail = detail[: MAX_DETAIL_CHARS - 1] + "…"
+    if detail.isprintable():
+        return detail
+    return "".join(each if each.isprintable() else _UNPRINTABLE for each in detail)
 
 
 @dataclass(frozen=True)

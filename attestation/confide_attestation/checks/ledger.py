@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from confide_attestation.result import Check, Outcome
+from confide_attestation.result import Check, Outcome, readable
 
 PASSED, FAILED, SKIPPED = Outcome.PASS, Outcome.FAIL, Outcome.SKIP
 
@@ -52,5 +52,5 @@ class Ledger:
     def _record(self, check_id: StrEnum, outcome: Outcome, detail: str) -> None:
         if check_id in self._checks:
             raise AssertionError(f"{check_id} is judged twice")
-        self._checks[check_id] = Check(str(check_id), outcome, detail)
+        self._checks[check_id] = Check(str(check_id), outcome, readable(detail))
         self._of[outcome].add(check_id)

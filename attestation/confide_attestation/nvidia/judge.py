@@ -307,7 +307,7 @@ def _judge_measurements(
         + ("nothing" if each.runtime is None else f"{each.runtime.hex()[:16]}…")
         for each in compared.mismatches
     )
-    ledger.expect(NvidiaCheck.MEASUREMENTS, not compared.mismatches, count, f"{count}: {shown}: {hint}")
+    ledger.expect(NvidiaCheck.MEASUREMENTS, not compared.mismatches, count, f"{count}; {hint}: {shown}")
     return compared
 
 

@@ -23,7 +23,7 @@ from confide_attestation.nvidia.topology import NO_DEVICE, Member, check_set
 from confide_attestation.nvidia.validate import check_counts
 from confide_attestation.part import Part
 from confide_attestation.policy import SimulatedRoots
-from confide_attestation.result import Check, Outcome
+from confide_attestation.result import Check, Outcome, readable
 
 _NOT_APPRAISED = tuple(
     Check(check.value, Outcome.SKIP, "no policy was given: NOT appraised")
@@ -146,7 +146,7 @@ def _merge(judged: Sequence[tuple[str, Sequence[StrEnum], Ledger]], scope: Seque
                 details.setdefault(each.detail, []).append(name)
         whole = len(details) == 1 and len(next(iter(details.values()))) == len(found)
         detail = "; ".join(text if whole else f"{_span(of)}: {text}" for text, of in details.items())
-        merged.append(Check(check_id.value, worst, detail))
+        merged.append(Check(check_id.value, worst, readable(detail)))
     return merged
 
 
