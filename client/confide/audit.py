@@ -10,6 +10,7 @@ some request and answer, but not to which. Who has a file with it can read the c
 messages or chunks of an answer, shown without the rest of it (`disclose`).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from confide_protocol import cbor, labels
 from confide_protocol.audit.disclosure import DisclosedPart, disclose_part, verify_part
 from confide_protocol.errors import LocalStateError, Malformed, ProtocolError, ReceiptInvalid
 from confide_protocol.fields import is_digest, is_time
+from confide_protocol.keyset import Manifest
 from confide_protocol.receipt import ReceiptClaims, verify_receipt
 from confide_protocol.transcript import PartKind, ResponseTranscript, TranscriptDigests, request_commitment
 
@@ -33,6 +35,8 @@ _FIELDS = {"purpose", "stated_unix_s", "evidence", "nonce", "policy", "receipt",
 MAX_PARTS = 1024
 MAX_PATH = 64
 _EXCHANGE = {"method", "path", "request", "status", "content_type", "response", "salt"}
+
+Rerunner = Callable[[Manifest, ReceiptClaims, Disclosure], Iterable[Check]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def disclose(file: AuditFile, kind: PartKind, index: int) -> AuditFile:
     said = file.exchange
     if said is None:
         raise LocalStateError("the file discloses no words, so no part of them can be taken out")
-    digests, text = _transcribe(said)
+    digests, text = transcribe(said)
     parts = text.messages if kind == "message" else said.response
     if not 0 <= index < len(parts):
         raise LocalStateError(f"the answer has {len(parts)} {kind}(s), counted from 0")
@@ -179,8 +183,11 @@ def audit(
     at_unix_s: int | None = None,
     policy: AppraisalPolicy | None = None,
     allow_simulated: bool = False,
+    rerun: Rerunner | None = None,
 ) -> AuditResult:
     """Judge an audit file as of the time it states (or `at_unix_s`) by its own policy (or the auditor's).
+
+    `rerun` is asked last, and only if the disclosed words are those of the receipt.
 
     Raises: EvidenceMalformed, PolicyError. Does not check: that the stated time is true (nothing in the file
     can show it), that the file's own policy is one that the auditor would accept.
@@ -217,10 +224,24 @@ def audit(
             *_check_exchange(claims, file.exchange),
             *(_check_part(claims, part) for part in file.parts),
         ]
+        if rerun is not None:
+            checks += _rerun(rerun, attestation.keyset.manifest, claims, file.exchange, checks)
     checks.append(
         Check("time", Outcome.SKIP, "no log or time anchor: neither receipt nor file proves when this happened")
     )
     return AuditResult(attestation, tuple(checks), claims)
+
+
+def _rerun(
+    rerun: Rerunner, manifest: Manifest, claims: ReceiptClaims, said: Disclosure | None, before: list[Check]
+) -> Iterable[Check]:
+    if said is None:
+        return [
+            Check("rerun_answer", Outcome.FAIL, "the words are not disclosed, so there is nothing to run again")
+        ]
+    if any(check.outcome is Outcome.FAIL for check in before):
+        return [Check("rerun_answer", Outcome.SKIP, "not re-run: what is above does not hold")]
+    return rerun(manifest, claims, said)
 
 
 def _check_exchange(claims: ReceiptClaims, said: Disclosure | None) -> list[Check]:
@@ -228,7 +249,7 @@ def _check_exchange(claims: ReceiptClaims, said: Disclosure | None) -> list[Chec
         why = "not disclosed: the receipt binds to some words, this file does not say which"
         return [Check(name, Outcome.SKIP, why) for name in ("request", "response", "transcript")]
     try:
-        digests, _ = _transcribe(said)
+        digests, _ = transcribe(said)
         asked = request_commitment(said.salt, said.method, said.path, said.request_body)
     except ProtocolError as fault:
         return [Check("response", Outcome.FAIL, str(fault))]
@@ -239,7 +260,8 @@ def _check_exchange(claims: ReceiptClaims, said: Disclosure | None) -> list[Chec
     ]
 
 
-def _transcribe(said: Disclosure) -> tuple[TranscriptDigests, AnswerText]:
+def transcribe(said: Disclosure) -> tuple[TranscriptDigests, AnswerText]:
+    """Recompute what a receipt commits to, and the texts in it. Raises: ProtocolError."""
     transcript, text = ResponseTranscript(said.salt), AnswerText()
     transcript.head(said.status, said.content_type)
     for part in said.response:

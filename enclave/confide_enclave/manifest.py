@@ -19,3 +19,8 @@ def build_manifest(settings: EnclaveSettings, card: ModelCard) -> Manifest:
         shapes=tuple(sorted(settings.shapes)),
         platform=settings.platform,
     )
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Name what runs, as OpenAI's answers do."""
+    return f"fp_{manifest.digest.hex()[:12]}"

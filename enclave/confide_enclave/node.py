@@ -17,7 +17,7 @@ from confide_enclave.deadlines import Deadlines
 from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Engine
 from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
-from confide_enclave.manifest import build_manifest
+from confide_enclave.manifest import build_manifest, fingerprint
 from confide_enclave.session import Session
 from confide_enclave.settings import EnclaveSettings
 
@@ -116,7 +116,7 @@ def assemble(
     session = Session(
         holder=holder,
         manifest=manifest,
-        api=Api(engine, f"fp_{manifest.digest.hex()[:12]}", clock=clock, random=random),
+        api=Api(engine, fingerprint(manifest), clock=clock, random=random),
         answer_timeout_s=limits.answer_timeout_s,
         clock=clock,
         random=random,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from confide.cli import options
 from confide.cli.render import render_receipt, utc
 from confide.cli.verify import as_tree
 from confide.relay import read_policy
+from confide.replay import check_rerun, find_replayer
 
 
 @click.command()
@@ -38,6 +40,9 @@ from confide.relay import read_policy
     help="Judge nothing; write a file that shows this one part of the answer (message:0, chunk:3, …) to --to.",
 )
 @click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="Where --disclose writes.")
+@click.option("--rerun", is_flag=True, help="Run the request again and compare the answer; takes --weights.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The model: a GGUF file or a converted package.")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="For --rerun; any number gives the same.")
 @click.option("--words", is_flag=True, help="Print the disclosed request and answer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the transcript.")
 def audit(
@@ -47,6 +52,9 @@ def audit(
     allow_simulated: bool,
     disclose: str | None,
     to: Path | None,
+    rerun: bool,
+    weights: Path | None,
+    threads: int,
     words: bool,
     as_json: bool,
 ) -> None:
@@ -55,6 +63,10 @@ def audit(
     \b
     confide audit kept.confide --policy policy.toml              all of it
     confide audit kept.confide --disclose message:0 --to one     a file with one message and no other word
+    confide audit kept.confide --rerun --weights model.gguf      does the same answer come out, bit for bit?
+
+    --rerun takes what runs a model (pip install 'confide[enclave]') and an answer of exact mode. A GGUF file is
+    converted once, beside itself where that can be written.
 
     Needs no network. Exit status: 0 all holds, 1 something does not, 2 FILE is not an audit file.
     """
@@ -69,6 +81,7 @@ def audit(
             at_unix_s=at,
             policy=None if policy_file is None else read_policy(policy_file),
             allow_simulated=allow_simulated,
+            rerun=_rerunner(weights, threads, wanted=rerun),
         )
     except OSError as fault:
         raise ConfigError(str(file), "file", f"cannot be read ({fault.strerror}); check the path") from None
@@ -79,6 +92,16 @@ def audit(
     else:
         _print(kept, result, own_policy=policy_file is not None, words=words)
     sys.exit(0 if result.holds else 1)
+
+
+def _rerunner(weights: Path | None, threads: int, *, wanted: bool) -> auditing.Rerunner | None:
+    if wanted and weights is None:
+        raise ConfigError("--weights", "is missing", "name the model's file; the manifest has its digest")
+    if weights is None:
+        return None
+    if not wanted:
+        raise ConfigError("--weights", str(weights), "is for --rerun; give both, or neither")
+    return partial(check_rerun, find_replayer(), weights=weights, threads=threads)
 
 
 def _print(kept: auditing.AuditFile, result: auditing.AuditResult, *, own_policy: bool, words: bool) -> None:
