@@ -31,7 +31,7 @@ def alone(machine: toy.Machine, ids: list[int]) -> torch.Tensor:
 def poison(pool) -> None:
     """Fill the pool with what no sequence wrote."""
     pool.data.copy_(torch.randint(-128, 128, pool.data.shape))
-    pool.scales.fill_(float("nan"))
+    pool.tops.fill_(float("nan"))
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,28 +12,38 @@ from confide_enclave.engine.pages import PAGE_TOKENS
 class KvPool:
     """Keys and values of every layer, a row per token: [layers, 2, rows, kv_heads, head_dim].
 
-    Each head of an int8 row has a scale: [layers, 2, kv_heads, rows] float32. A page is PAGE_TOKENS rows on end.
+    Each head of an int8 row has a top, what 127 levels stand for: [layers, 2, kv_heads, rows] float32. A page is
+    PAGE_TOKENS rows on end.
     Memory becomes resident as rows are written, and is bounded by the shape. Unwritten rows are zero.
     """
 
     def __init__(self, layers: int, pages: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
         rows = pages * PAGE_TOKENS
         self.data = _lazy_zeros((layers, 2, rows, kv_heads, head_dim), dtype)
-        self.scales = _lazy_zeros((layers, 2, kv_heads, rows), torch.float32)
+        self.tops = _lazy_zeros((layers, 2, kv_heads, rows), torch.float32)
+        self._layers = list(zip(self.data, self.tops, strict=True))
+        self._views = [(data[0], data[1], tops[0], tops[1]) for data, tops in self._layers]
 
-    def store(self, layer: int, rows: slice | Tensor, data: Tensor, scales: Tensor | None) -> None:
-        """Write one row per token. data: [n, 2 * kv_heads, head_dim], keys first; scales: [n, 2 * kv_heads]."""
-        _, two, _, kv_heads, head_dim = self.data.shape
-        self.data[layer][:, rows] = data.view(-1, two, kv_heads, head_dim).transpose(0, 1).to(self.data.dtype)
-        if scales is not None:
-            self.scales[layer][..., rows] = scales.view(-1, two, kv_heads).permute(1, 2, 0)
+    def store(
+        self, layer: int, rows: slice | Tensor, data: Tensor, tops: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Write one row per token; return the layer's keys, values, and the tops of both.
+
+        data: [n, 2 * kv_heads, head_dim], keys first; tops: [n, 2 * kv_heads].
+        """
+        kept, kept_tops = self._layers[layer]
+        _, _, kv_heads, head_dim = kept.shape
+        kept[:, rows] = data.view(-1, 2, kv_heads, head_dim).transpose(0, 1).to(kept.dtype)
+        if tops is not None:
+            kept_tops[..., rows] = tops.view(-1, 2, kv_heads).permute(1, 2, 0)
+        return self._views[layer]
 
     def wipe(self, pages: Sequence[int]) -> None:
         """Zero the pages in every layer."""
         for first, last in _runs(pages):
             rows = slice(first * PAGE_TOKENS, last * PAGE_TOKENS)
             self.data[:, :, rows].zero_()
-            self.scales[..., rows].zero_()
+            self.tops[..., rows].zero_()
 
 
 def context_rows(pages: Sequence[int], context: int) -> slice | Tensor:

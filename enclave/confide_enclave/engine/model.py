@@ -70,16 +70,12 @@ class Decoder:
             qkv[:, heads:turned] = norm.head_norm_exact(qkv[:, heads:turned], layer.k_norm, config.epsilon)
         rope.rotate(qkv[:, :turned], turns)
         if self._exact:
-            levels, units = quant.to_levels(qkv)
-            scales = units.squeeze(-1)
-            pool.store(number, batch.rows, levels[:, heads:], scales[:, heads:])
-            keys, values = pool.data[number]
-            out = attention.attend_int8(
-                levels[:, :heads], scales[:, :heads], keys, values, pool.scales[number], batch.spans
-            )
+            levels, tops, _ = quant.to_levels(qkv)
+            tops = tops.squeeze(-1)
+            kept = pool.store(number, batch.rows, levels[:, heads:], tops[:, heads:])
+            out = attention.attend_int8(levels[:, :heads], tops[:, :heads], *kept, batch.spans)
         else:
-            pool.store(number, batch.rows, qkv[:, heads:], None)
-            keys, values = pool.data[number]
+            keys, values, *_ = pool.store(number, batch.rows, qkv[:, heads:], None)
             out = attention.attend(qkv[:, :heads].to(keys.dtype), keys, values, batch.spans).flatten(1)
         return self._multiply(self._rows(out), layer.output)
 

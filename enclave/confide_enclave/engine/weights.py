@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
+from confide_kernels.quant import LEVELS
 from confide_protocol.errors import ConfigError
 from torch import Tensor
 
@@ -16,7 +17,10 @@ from confide_enclave.engine.store import Array
 
 @dataclass(frozen=True)
 class Matrix:
-    """[out, in]: int8 rows with a scale per row; uint8 rows of two columns each with scales by group; or floats."""
+    """[out, in]: int8 rows with a scale per row; uint8 rows of two columns each with scales by group; or floats.
+
+    Scales of matrices of scheme w8a8 are for a level of theirs times one of 127 of the other side.
+    """
 
     rows: Tensor
     scales: Tensor
@@ -48,28 +52,32 @@ def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
     """Wrap the arrays, without copying quantised ones; floats become `dtype`. Raises: ConfigError."""
     config, arrays = read_config(model.metadata), model.arrays
     reader = _Reader(model.metadata.file, arrays, dtype)
+    against = LEVELS if model.scheme == "w8a8" else 1
+
+    def product(name: str, out: int, width: int) -> Matrix:
+        matrix = reader.matrix(name, out, width)
+        return Matrix(matrix.rows, matrix.scales / against)
+
     width, query, kv = config.width, config.heads * config.head_dim, 2 * config.kv_heads * config.head_dim
 
     def layer(number: int) -> LayerWeights:
         name = f"layers.{number}.{{}}".format
         return LayerWeights(
-            qkv=reader.matrix(name("qkv"), query + kv, width),
+            qkv=product(name("qkv"), query + kv, width),
             qkv_bias=reader.vector(name("qkv.bias"), query + kv) if config.qkv_bias else None,
             q_norm=reader.vector(name("q_norm"), config.head_dim) if config.head_norm else None,
             k_norm=reader.vector(name("k_norm"), config.head_dim) if config.head_norm else None,
-            output=reader.matrix(name("output"), width, query),
-            gate_up=reader.matrix(name("gate_up"), 2 * config.hidden, width),
-            down=reader.matrix(name("down"), width, config.hidden),
+            output=product(name("output"), width, query),
+            gate_up=product(name("gate_up"), 2 * config.hidden, width),
+            down=product(name("down"), width, config.hidden),
         )
 
-    embedding = reader.matrix("embedding", config.vocabulary, width)
-    untied = "head.rows" in arrays
     return DecoderWeights(
         config=config,
-        embedding=embedding,
+        embedding=reader.matrix("embedding", config.vocabulary, width),
         layers=tuple(layer(number) for number in range(config.layers)),
         norm=reader.vector("norm", width),
-        head=reader.matrix("head", config.vocabulary, width) if untied else embedding,
+        head=product("head" if "head.rows" in arrays else "embedding", config.vocabulary, width),
     )
 
 

@@ -18,8 +18,8 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 def linear_w8a8(rows: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
     """Return the product of two quantised matrices, [n, out] float32. Exact for in <= MAX_WIDTH.
 
-    rows: [n, in] int8, one level of row i is scales[i] ([n, 1]); weight: [out, in] int8, weight_scales: [out].
-    Neither holds -128.
+    rows: [n, in] int8 without -128, scales: [n, 1]; weight: [out, in] int8 without -128, weight_scales: [out]. A
+    level of row i times one of weight row j is scales[i] * weight_scales[j].
     """
     return torch.mul(multiply_int8(rows, weight.t()), weight_scales).mul_(scales)
 

@@ -1,11 +1,12 @@
 """The definition in plain torch: float32 inside, rounded once on the way out."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from confide_kernels.quant.naive import quantise, to_levels
+from confide_kernels.quant.naive import LEVELS, quantise, to_levels
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -20,31 +21,33 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, epsilon: float, dt
 
 
 def rms_norm_int8(x: Tensor, epsilon: float, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the RMS norm of `x` [n, width] float32 as int8 levels and what one level is, [n, 1]. Exact.
+    """Return the RMS norm of `x` [n, width] float32 as int8 levels and what 127 levels stand for, [n, 1]. Exact.
 
     Without `weight` it belongs in the columns of the matrix that comes next. The mean square is that of the levels
     of x themselves, so the row's own magnitude cancels but for epsilon.
     """
-    levels, units = to_levels(x)
+    levels, tops, per_unit = to_levels(x)
     width = x.shape[-1]
-    floor = units.reciprocal().mul_(math.sqrt(epsilon * width)).square_()
-    scales = _norm(levels).square_().add_(floor).rsqrt_().mul_(math.sqrt(width)).float()
+    # Whole numbers under 2^14: their sum is exact in float64.
+    squares = torch.mul(levels, levels).sum(-1, keepdim=True, dtype=torch.float64)
+    floor = torch.mul(per_unit, _constant(math.sqrt(epsilon * width))).square_()
+    scales = squares.add_(floor).rsqrt_().mul_(_constant(LEVELS * math.sqrt(width))).float()
     if weight is None:
         return levels.to(torch.int8), scales
-    weighted, weighted_units = quantise(torch.mul(x, weight))
-    return weighted, weighted_units.mul_(scales.div_(units))
+    weighted, weighted_tops = quantise(torch.mul(x, weight))
+    return weighted, weighted_tops.mul_(scales.div_(tops))
 
 
 def head_norm_exact(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return `x / rms(x) * weight` over the last dimension, float32, in 2^20 levels. Exact up to 2^12 wide."""
-    top = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).clamp_min_(1e-30)
-    levels = torch.mul(x, top.reciprocal().mul_(2.0**20)).round_()
-    floor = top.double().reciprocal_().mul_(2.0**20 * math.sqrt(epsilon * x.shape[-1])).square_()
-    scale = _norm(levels).square_().add_(floor).rsqrt_().mul_(math.sqrt(x.shape[-1]))
-    return levels.mul_(scale.float()).mul_(weight)
+    width, tops = x.shape[-1], x.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
+    per_unit = torch.div(_constant(2.0**20), tops)
+    levels = torch.mul(x, per_unit).round_().double()
+    floor = per_unit.double().mul_(math.sqrt(epsilon * width)).square_()
+    scales = torch.mul(levels, levels).sum(-1, keepdim=True).add_(floor).rsqrt_().mul_(math.sqrt(width))
+    return levels.mul_(scales).mul_(weight).float()
 
 
-def _norm(levels: Tensor) -> Tensor:
-    """Return the length of each row of whole numbers in float64, where their squares add up exactly."""
-    norm: Tensor = torch.linalg.vector_norm(levels, 2, -1, keepdim=True, dtype=torch.float64)
-    return norm
+@cache
+def _constant(value: float) -> Tensor:
+    return torch.tensor(value)

@@ -1,4 +1,4 @@
-"""Round rows to integer levels, each row by its own greatest magnitude. Exact."""
+"""Round rows to whole levels, each row by its own greatest magnitude. Exact."""
 
 from confide_kernels.quant.naive import LEVELS, quantise, to_levels
 

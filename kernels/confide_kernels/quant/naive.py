@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 LEVELS: Final = 127
-# Keeps the levels of a row of zeros finite; its scale is then this over LEVELS, times levels of zero.
+# Tensors without dimensions go with any device, and cost a third of a Python number of another type.
+_LEVELS: Final = torch.tensor(float(LEVELS))
+# Keeps the levels of a row of zeros finite.
 _LEAST: Final = 1e-30
 
 
-def to_levels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Round the last dimension to whole levels in [-127, 127]; return them as float32, and what one level is.
+def to_levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round the last dimension to whole levels in [-127, 127]; return them as float32, tops, and levels per unit.
 
-    x: [..., width] float32. The scales, [..., 1] float32, are not finite where the row is not.
+    x: [..., width] float32. A row's top, [..., 1] float32, is its greatest magnitude: what 127 levels stand for. It
+    is not finite where the row is not.
     """
-    top = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).clamp_min_(_LEAST)
-    return torch.mul(x, top.reciprocal().mul_(LEVELS)).round_(), top.mul_(1 / LEVELS)
+    tops = x.abs().amax(-1, keepdim=True).clamp_min_(_LEAST)
+    per_unit = torch.div(_LEVELS, tops)
+    return torch.mul(x, per_unit).round_(), tops, per_unit
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the levels of `to_levels` as int8, and the scales."""
-    levels, scales = to_levels(x)
-    return levels.to(torch.int8), scales
+    """Return the levels of `to_levels` as int8, and the tops."""
+    levels, tops, _ = to_levels(x)
+    return levels.to(torch.int8), tops

@@ -49,10 +49,9 @@ def test_attend(heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, to
 def quantised(heads: int, kv_heads: int, head_dim: int, sharpness: float = 1.0) -> tuple[list, torch.Tensor]:
     """Return the arguments of attend_int8, and what the definition makes of the very same numbers."""
     q, keys, values = (torch.randn(n, h, head_dim) for n, h in ((COUNT, heads), (ROWS, kv_heads), (ROWS, kv_heads)))
-    (levels, units), (k, k_units), (v, v_units) = to_levels(q * sharpness), quantise(keys), quantise(values)
-    scales = torch.stack([k_units.squeeze(-1).t(), v_units.squeeze(-1).t()])
-    expected = definition(levels * units, k * k_units, v * v_units, SPANS).flatten(1)
-    return [levels, units.squeeze(-1), k, v, scales], expected
+    (levels, tops, _), (k, k_tops), (v, v_tops) = to_levels(q * sharpness), quantise(keys), quantise(values)
+    expected = definition(levels * (tops / 127), k * (k_tops / 127), v * (v_tops / 127), SPANS).flatten(1)
+    return [levels, tops.squeeze(-1), k, v, k_tops.squeeze(-1).t(), v_tops.squeeze(-1).t()], expected
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), SHAPES)
@@ -92,7 +91,8 @@ def test_rows_of_others_are_never_read() -> None:
     used = torch.cat([torch.arange(ROWS)[span.rows] for span in SPANS]).unique()
     others = torch.tensor([row for row in range(ROWS) if row not in used])
     assert len(others)
-    arguments[2][others], arguments[3][others], arguments[4][..., others] = -128, -128, math.nan
+    arguments[2][others], arguments[3][others] = -128, -128
+    arguments[4][:, others], arguments[5][:, others] = math.nan, math.nan
     assert torch.equal(attend_int8(*arguments, SPANS), before)
 
 
@@ -102,9 +102,10 @@ def test_the_ends_of_the_ranges(fill: str) -> None:
     length, heads = 1 << 15, 2
     level = 127 if fill == "extreme" else 0
     keys, values = (torch.full((length, 1, 256), level, dtype=torch.int8) for _ in range(2))
-    q, scales = torch.full((1, heads, 256), float(level)), torch.full((2, 1, length), 1e4 if level else 0.0)
-    out = attend_int8(q, torch.full((1, heads), 1e4), keys, values, scales, [Span(0, 1, length, slice(0, length))])
-    torch.testing.assert_close(out, torch.full((1, heads * 256), 127e4 if level else 0.0))
+    q, tops = torch.full((1, heads, 256), float(level)), torch.full((1, length), 1e4 if level else 0.0)
+    span = Span(0, 1, length, slice(0, length))
+    out = attend_int8(q, torch.full((1, heads), 1e4), keys, values, tops, tops, [span])
+    torch.testing.assert_close(out, torch.full((1, heads * 256), 1e4 if level else 0.0))
 
 
 def test_the_table_is_pinned() -> None:

@@ -26,9 +26,10 @@ def test_linear(rows: int, width: int, out: int, dtype: torch.dtype, tolerance: 
 def test_linear_w8a8(rows: int, width: int, out: int) -> None:
     """Of quantised rows and weights the product is the definition's; with theirs it is close to the floats'."""
     x, weight = odd(rows, width, out)
-    (levels, units), (w, scales) = quantise(x), quantise(weight)
-    got = gemm.linear_w8a8(levels, units, w, scales.squeeze(-1)).double()
-    torch.testing.assert_close(got, (levels * units).double() @ (w * scales).double().T, rtol=1e-5, atol=1e-6)
+    (levels, tops), (w, scales) = quantise(x), quantise(weight)
+    got = gemm.linear_w8a8(levels, tops, w, scales.squeeze(-1) / 127**2).double()
+    expected = (levels * (tops / 127)).double() @ (w * (scales / 127)).double().T
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(got, x.double() @ weight.double().T, rtol=0.1, atol=0.1)
 
 
@@ -38,6 +39,7 @@ def test_linear_w8a16(rows: int, width: int, out: int, dtype: torch.dtype, toler
     """Weights of 8 bits meet rows of 16 or 32."""
     x, weight = odd(rows, width, out, dtype)
     w, scales = quantise(weight.float())
+    scales /= 127
     expected = x.double() @ (w * scales).double().T
     got = gemm.linear_w8a16(x, w, scales.squeeze(-1))
     assert got.dtype == dtype

@@ -40,10 +40,10 @@ def test_a_row_does_not_see_its_neighbours() -> None:
 def test_rms_norm_int8(size: float, weighted: bool) -> None:
     """The norm in levels is the definition's, up to half a level of 127."""
     x, weight = torch.randn(5, 576) * size, torch.rand(576) if weighted else torch.ones(576)
-    levels, units = rms_norm_int8(x, 1e-5, weight if weighted else None)
+    levels, tops = rms_norm_int8(x, 1e-5, weight if weighted else None)
     assert levels.dtype == torch.int8
     expected = definition(x, weight, 1e-5)
-    error = (levels * units).double() - expected
+    error = (levels * (tops / 127)).double() - expected
     assert (error.abs() <= expected.abs().amax(-1, keepdim=True) * (0.51 / 127 + 1e-3)).all()
 
 
@@ -52,11 +52,11 @@ def test_rms_norm_int8_of_odd_rows() -> None:
     x = torch.randn(4, 64)
     alone = rms_norm_int8(x[3:], 1e-5)
     x[0], x[1, 5], x[2, 9] = 0, torch.nan, torch.inf
-    levels, units = rms_norm_int8(x, 1e-5)
-    assert not (levels[0] * units[0]).any()
-    assert not ((levels * units)[1:3].sum(1)).isfinite().any()
+    levels, tops = rms_norm_int8(x, 1e-5)
+    assert not (levels[0] * tops[0]).any()
+    assert not ((levels * tops)[1:3].sum(1)).isfinite().any()
     assert torch.equal(levels[3:], alone[0])
-    assert torch.equal(units[3:], alone[1])
+    assert torch.equal(tops[3:], alone[1])
 
 
 def test_head_norm_exact() -> None:

@@ -60,7 +60,7 @@ async def holds(engine: TorchEngine, requests: int) -> None:
 def remains(engine: TorchEngine) -> int:
     """Rows of the cache that are not zero."""
     pool = engine._runner._pool
-    return int(pool.data.count_nonzero() + pool.scales.count_nonzero())
+    return int(pool.data.count_nonzero() + pool.tops.count_nonzero())
 
 
 async def test_deltas_count_and_end(toy: Path) -> None:
