@@ -66,7 +66,8 @@ def appraise(
         claims |= part.claims
     if ledger.passed((CheckId.REPORT_DATA, CheckId.KEYSET_DIGEST)) and binding.keyset is not None:
         claims["keyset"] = _keyset_claims(binding.keyset)
-    limits = [part.not_after_unix_s for part in (*parts, gpus) if part.not_after_unix_s is not None]
+    ends = (binding.not_after_unix_s, *(part.not_after_unix_s for part in (*parts, gpus)))
+    limits = [end for end in ends if end is not None]
     return AttestationResult(
         verdict=Verdict.ACCEPTED if accepted else Verdict.REFUSED,
         checks=checks,

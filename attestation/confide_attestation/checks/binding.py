@@ -20,11 +20,12 @@ from confide_attestation.policy_types import Waived
 
 @dataclass(frozen=True)
 class Binding:
-    """The statements as parsed; each is None if its bytes are not what they should be."""
+    """The statements as parsed, each None if its bytes are not what they should be; when the epoch is too old."""
 
     statement: ReportDataStatement | None
     keyset: Keyset | None
     manifest: Manifest | None
+    not_after_unix_s: int | None
 
 
 def check_binding(
@@ -49,9 +50,9 @@ def check_binding(
         f"{kind}, as the profile {profile} demands",
         f"{kind}, and the profile {profile} demands {wanted}",
     )
-    statement = _check_statement(ledger, evidence, bound, now_unix_s)
+    statement, end_unix_s = _check_statement(ledger, evidence, bound, now_unix_s), None
     if statement is not None:
-        _check_freshness(ledger, evidence, statement, policy, now_unix_s, nonce, epochs)
+        end_unix_s = _check_freshness(ledger, evidence, statement, policy, now_unix_s, nonce, epochs)
     keyset = _check_keyset(ledger, evidence, statement, policy, now_unix_s)
     manifest = _check_manifest(ledger, evidence, keyset, policy)
     _check_gpus(ledger, evidence, statement, policy)
@@ -62,7 +63,7 @@ def check_binding(
         f"the profile {profile} knows {', '.join(known) or 'none'}",
         f"the profile {profile} knows {', '.join(known) or 'none'}, the evidence has {', '.join(logs) or 'none'}",
     )
-    return Binding(statement, keyset, manifest)
+    return Binding(statement, keyset, manifest, end_unix_s)
 
 
 def _check_statement(
@@ -100,11 +101,12 @@ def _check_freshness(
     now_unix_s: int,
     nonce: bytes | None,
     epochs: Mapping[bytes, int],
-) -> None:
+) -> int | None:
+    """Return when what answered ceases to be fresh, None if it does not."""
     if isinstance(policy.freshness, Waived):
         ledger.waive(CheckId.NONCE, policy.freshness.waived)
     elif isinstance(policy.freshness, Epoch):
-        published_unix_s = epochs.get(statement.epoch or b"")
+        published_unix_s = None if statement.epoch is None else epochs.get(statement.epoch)
         age_s = None if published_unix_s is None else now_unix_s - published_unix_s
         ledger.expect(
             CheckId.NONCE,
@@ -114,6 +116,7 @@ def _check_freshness(
             if age_s is None
             else f"the epoch is of {age_s} s ago, at most {policy.freshness.epoch_max_age_s} s are accepted",
         )
+        return None if published_unix_s is None else published_unix_s + policy.freshness.epoch_max_age_s
     else:
         answers = nonce is not None and statement.nonce is not None
         ledger.expect(
@@ -124,6 +127,7 @@ def _check_freshness(
             if nonce is None
             else "the statement does not answer our nonce",
         )
+    return None
 
 
 def _check_keyset(

@@ -95,6 +95,7 @@ def judge_revocation(
         starts.append(int(answer.this_update_utc.timestamp()))
         if answer.next_update_utc is not None:
             ends.append(int(answer.next_update_utc.timestamp()))
+        ends += [int(each.not_valid_after_utc.timestamp()) for each in answer.certificates]
     return PathAnswers(
         ", ".join(unanswered),
         ", ".join(out_of_window),

@@ -122,13 +122,20 @@ class SimulatedVendor:
         status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
         reason: x509.ReasonFlags = x509.ReasonFlags.key_compromise,
         window: tuple[int, int] | None = None,
+        responder_window: tuple[int, int] | None = None,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.OCSP_SIGNING,
         nonce: bytes | None = None,
     ) -> OcspAnswer:
         """Answer for `subject` by a responder that `by`, the issuer's key, delegates."""
         key, (start, end) = new_key(), window or (self.now_unix_s - 60, self.now_unix_s + 86_340)
         delegate = self.issue(
-            "OCSP Responder", key, issuer, by=by, authority=False, extensions=(x509.ExtendedKeyUsage([purpose]),)
+            "OCSP Responder",
+            key,
+            issuer,
+            by=by,
+            authority=False,
+            extensions=(x509.ExtendedKeyUsage([purpose]),),
+            window=responder_window,
         )
         revoked = status is ocsp.OCSPCertStatus.REVOKED
         builder = (

@@ -24,7 +24,7 @@ from confide_attestation.snp.ids import (
     SnpCheck,
 )
 from confide_attestation.snp.policy import SnpPolicy
-from confide_attestation.snp.validate import check_crl, check_report
+from confide_attestation.snp.validate import check_crl, check_report, policy_ends_unix_s
 from confide_attestation.snp.verify import product_of, verify_report
 
 
@@ -86,15 +86,16 @@ def judge_snp(
         product = product_of(parsed, chain.vek)
     if chain is None or chain.vek is None or parsed is None or product is None:
         return Part(ledger.close(SNP_CHECKS), holds=False, readable=readable)
-    signer = chain.vek.signer
+    signer, ends = chain.vek.signer, [chain.not_after_unix_s]
     if policy is not None:
         check_report(ledger, parsed, product, signer, policy, now_unix_s)
+        ends += policy_ends_unix_s(parsed, product, chain.crl, policy, now_unix_s)
     return Part(
         ledger.close(SNP_CHECKS),
         holds=ledger.holds(needed),
         claims={"cpu0": report_claims(parsed, product, signer)},
         bound=parsed.report_data,
-        not_after_unix_s=chain.not_after_unix_s,
+        not_after_unix_s=min(ends),
         readable=readable,
     )
 

@@ -74,6 +74,25 @@ def check_crl(
         )
 
 
+def policy_ends_unix_s(
+    report: SnpReport,
+    product: Product,
+    crl: x509.CertificateRevocationList | None,
+    policy: SnpPolicy,
+    now_unix_s: int,
+) -> list[int]:
+    """Return when the policy ceases to accept this: a list that gets too old, a least TCB that rises."""
+    ends = []
+    if crl is not None and not isinstance(policy.crl, Waived):
+        ends.append(unix_s(crl.last_update_utc) + policy.crl.max_age_s)
+    rule = policy.products.rule(product)
+    if rule is not None and not isinstance(rule.rises, str):
+        reported, rises_unix_s = abi.decode_tcb(report.reported_tcb, product), unix_s(rule.rises.at)
+        short = any(reported[part] < level for part, level in rule.rises.min_tcb.model_dump().items())
+        ends += [rises_unix_s] if now_unix_s < rises_unix_s and short else []
+    return ends
+
+
 def _check_product(ledger: Ledger, report: SnpReport, product: Product, policy: SnpPolicy, now_unix_s: int) -> None:
     rule = policy.products.rule(product)
     if not ledger.expect(

@@ -1,5 +1,6 @@
 """What an accepted result is, and the two kinds of hardware that never mix."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -89,6 +90,60 @@ def test_valid_until_is_the_earliest_limit() -> None:
     crl = Scene(statement=far, keyset=far)
     crl.endorse = lambda amd: {"crl": amd.crl(issued_unix_s=NOW - 5, next_update_unix_s=NOW + 300)}
     assert until(crl) == 300
+
+
+def listed(scene: Scene) -> None:
+    scene.edit_policy(
+        'crl = { waived = "a simulated root publishes no revocation list" }', "crl = { max_age_s = 3600 }"
+    )
+    scene.endorse = lambda amd: {"crl": amd.crl(issued_unix_s=NOW - 3540, next_update_unix_s=NOW + 86_400)}
+
+
+def rising(scene: Scene, ucode: int = 255) -> None:
+    at = f"{datetime.fromtimestamp(NOW + 60, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    later = f"{{ at = {at}, min_tcb = {{ bl = 0, tee = 0, snp = 0, ucode = {ucode} }} }}"
+    scene.edit_policy('ucode = 0 }, rises = "never" }\nturin', f"ucode = 0 }}, rises = {later} }}\nturin")
+
+
+def dated(scene: Scene) -> None:
+    scene.edit_policy('freshness = "nonce"', "freshness = { epoch_max_age_s = 100 }")
+    scene.statement = {**scene.statement, "nonce": None, "epoch": b"e" * 32}
+    scene.arguments |= {"nonce": None, "epochs": {b"e" * 32: NOW - 40}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "check_id"),
+    [(listed, SnpCheck.CRL_AGE), (rising, SnpCheck.MIN_TCB), (dated, CheckId.NONCE)],
+    ids=["list", "rise", "epoch"],
+)
+def test_a_result_ends_when_the_policy_would_refuse(limit: Callable[[Scene], None], check_id: str) -> None:
+    """A list that gets too old, a least TCB that rises above the report's, an epoch: then it fails as well."""
+    far = {"not_after_unix_s": NOW + 80_000}
+    scene = Scene(statement=far, keyset=far)
+    limit(scene)
+    result = scene.appraise()
+    assert result.keyset is not None
+    assert result.keyset.valid_until_unix_s == NOW + 60
+    scene.arguments["now_unix_s"] = NOW + 61
+    assert [check.id for check in scene.appraise().failed] == [check_id]
+
+
+def test_a_rise_that_the_report_meets_is_no_end() -> None:
+    """Nor is one that has come."""
+    scene = Scene()
+    rising(scene, ucode=0)
+    for now in (NOW, NOW + 60):
+        scene.arguments["now_unix_s"] = now
+        result = scene.appraise()
+        assert result.keyset is not None
+        assert result.keyset.valid_until_unix_s == NOW + 600
+
+
+def test_a_statement_with_a_nonce_answers_no_epoch() -> None:
+    """Not even one that the caller names by nothing."""
+    scene = Scene(arguments={"nonce": NONCE, "epochs": {b"": NOW}})
+    scene.edit_policy('freshness = "nonce"', "freshness = { epoch_max_age_s = 100 }")
+    assert [check.id for check in scene.appraise().failed] == [CheckId.NONCE]
 
 
 def test_result_digest_follows_from_the_checks() -> None:

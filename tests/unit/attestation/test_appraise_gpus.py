@@ -313,7 +313,7 @@ def test_a_policy_that_demands_no_gpu_refuses_one() -> None:
 
 
 def test_the_result_ends_with_the_first_of_all() -> None:
-    """Answers by their own word or by the policy's age, a device's certificate, a manifest's signer."""
+    """Answers by their own word, responder or the policy's age, a device's certificate, a manifest's signer."""
 
     def until(scene: GpuScene) -> int:
         result = scene.appraise()
@@ -323,6 +323,7 @@ def test_the_result_ends_with_the_first_of_all() -> None:
     assert until(GpuScene()) == 600
     ends = (NOW - 60, NOW + 200)
     assert until(GpuScene(nvidia={"ocsp": brom_answer(window=ends)})) == 200
+    assert until(GpuScene(nvidia={"ocsp": brom_answer(responder_window=ends)})) == 200
     leaf, issuer, *_ = vendor().rim_chain
     shared = [each for each in answers([gpu()]) if each is not shared_answers()[2]]
     signer = vendor().answer(leaf, issuer, vendor().keys["rim_l3"], window=ends)
