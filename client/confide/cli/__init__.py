@@ -22,7 +22,7 @@ OWN = {
     "policy": "confide.cli.policy:policy",
 }
 # Which extra brings a server's command; without it the command only says so.
-EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway"}
+EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway", "model": "enclave"}
 
 
 class Commands(click.Group):
@@ -93,7 +93,7 @@ def main() -> None:
     Start here:   confide demo
     Developers:   from confide import OpenAI   (instead of: from openai import OpenAI)
     Auditors:     confide verify …, confide audit …, confide policy …, confide endorsements …
-    Operators:    confide enclave …, confide gateway …, confide keys …
+    Operators:    confide enclave …, confide gateway …, confide keys …, confide model …
 
     Exit status: 0 all holds, 1 something was refused or failed, 2 an input or setting is wrong.
     """

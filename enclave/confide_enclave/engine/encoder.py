@@ -75,6 +75,7 @@ class BertEmbedder(Embedder):
         self._model = Bert(directory)
         if self._tokens.size > self._model.config.vocabulary:
             raise ConfigError(str(path), "tokenizer.json", "has more tokens than the model has vectors")
+        context = _context(directory.json("sentence_bert_config.json", needed=False), self._model)
         self._limits = limits
         self._waiting = 0
         self._closed = False
@@ -83,7 +84,7 @@ class BertEmbedder(Embedder):
             name=name,
             weights_digest=directory.digest(),
             tokenizer_digest=hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).digest(),
-            context_tokens=_context(directory.json("sentence_bert_config.json", needed=False), self._model),
+            context_tokens=context,
             engine={
                 "kind": "encoder",
                 "pooling": "mean",
