@@ -27,6 +27,8 @@ MAX_DOCUMENTS = 2048
 MAX_CACHE_BYTES = 32 << 20
 MAX_INDEX_BYTES = 8 << 20
 MAX_TEXT = 512
+# 9999-12-31: what stands in the index can be written as a date.
+MAX_UNIX_S = 253_402_300_799
 _DIGEST_HEX = 64
 # Objects, and what a write that was cut off left of one; everything that may lie in a cache.
 _OBJECT = re.compile(rf"[0-9a-f]{{{_DIGEST_HEX}}}")
@@ -90,7 +92,7 @@ class Cache:
         self.put_all([(name, data, now_unix_s)], now_unix_s=now_unix_s)
 
     def put_all(self, documents: Iterable[tuple[Name, bytes, int]], *, now_unix_s: int) -> None:
-        """Keep documents with the times at which they were fetched, or none of them.
+        """Keep documents with the times at which they were fetched, or none of them; no such time is to come.
 
         Raises: EvidenceMalformed.
         """
@@ -100,7 +102,7 @@ class Cache:
             digest = hashlib.sha256(data).hexdigest()
             contents[digest] = data
             fresh[_key(name.kind, name.id)] = Entry(
-                digest, len(data), name.url, fetched_at, document_end(name.kind, data)
+                digest, len(data), name.url, min(fetched_at, now_unix_s), document_end(name.kind, data)
             )
         with self._locked():
             for digest, data in contents.items():
@@ -229,7 +231,7 @@ def _parse_entry(key: str, value: Any) -> Entry | None:  # noqa: ANN401 - parsed
     numbers = (value["size"], value["fetched_at"], value["expires_at"])
     if not all(map(is_text, texts)):
         return None
-    if not all(type(each) is int and each >= 0 for each in numbers):
+    if not all(type(each) is int and 0 <= each <= MAX_UNIX_S for each in numbers):
         return None
     digest = value["sha256"]
     if not _OBJECT.fullmatch(digest):

@@ -145,7 +145,8 @@ class Store:
         return found
 
     def _aged(self, name: Name, found: Found, now: int) -> bool:
-        if found.fetched_at < self._not_before:
+        # A time to come is not one at which anything was fetched.
+        if not self._not_before <= found.fetched_at <= now:
             return True
         return name.kind not in LASTING and now - found.fetched_at >= MAX_AGE_S
 

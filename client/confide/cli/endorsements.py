@@ -259,8 +259,8 @@ def import_(file: Path, folder: Path | None) -> None:
     fresh = []
     for name, document, at in documents:
         kept = index.get(f"{name.kind.value} {name.id}")
-        if kept is None or kept.fetched_at < at:
-            fresh.append((name, document, min(at, now)))
+        if kept is None or not min(at, now) <= kept.fetched_at <= now:
+            fresh.append((name, document, at))
     cache.put_all(fresh, now_unix_s=now)
     click.echo(f"{cache.folder}: took {len(fresh)} of {len(documents)} documents")
 

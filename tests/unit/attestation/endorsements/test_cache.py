@@ -195,3 +195,25 @@ def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_dir() == tmp_path / "home" / ".cache" / "confide" / "endorsements"
+
+
+@pytest.mark.parametrize("fetched_at", [NOW + 1, 2**53, 2**62])
+def test_nothing_was_fetched_in_the_time_to_come(cache: Cache, amd: SimulatedAmd, fetched_at: int) -> None:
+    """Whatever an imported file says, a document is no younger than its import."""
+    cache.put_all([(name(), amd.vek, fetched_at)], now_unix_s=NOW)
+    found = cache.find(Kind.AMD_VCEK, "Genoa/1")
+    assert found is not None
+    assert found.fetched_at == NOW
+
+
+@pytest.mark.parametrize("field", ["fetched_at", "expires_at", "size"])
+def test_an_index_whose_numbers_are_no_dates_is_damaged(
+    cache: Cache, kept: Path, told: list[str], field: str
+) -> None:
+    """Nothing that reads it has to write the year 100,000."""
+    index = cache.folder / "index.json"
+    tree = json.loads(index.read_text())
+    tree["documents"]["amd-vcek Genoa/1"][field] = 2**53
+    index.write_text(json.dumps(tree))
+    assert cache.entries() == {}
+    assert "damaged" in told[0]
