@@ -4,11 +4,15 @@ import argparse
 import asyncio
 import json
 import logging
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +28,11 @@ from tests.conformance.crowd import Run, crowd
 from tests.conformance.score import percent
 from tests.fakes import gguf
 
-# Of each run: batch, rows of a prompt in one step, threads; then the threads of the re-run.
+# Of each crowd: batch, rows of a prompt in one step, threads; then threads and instruction set of the re-run.
 SETTINGS = (
-    ({"max_sequences": 8, "prefill_chunk_tokens": 16, "threads": 1}, 2),
-    ({"max_sequences": 16, "prefill_chunk_tokens": 5, "threads": 2}, 1),
-    ({"max_sequences": 3, "prefill_chunk_tokens": 64, "threads": 4}, 1),
+    ({"max_sequences": 8, "prefill_chunk_tokens": 16, "threads": 1}, 2, "default"),
+    ({"max_sequences": 16, "prefill_chunk_tokens": 5, "threads": 2}, 1, "avx2"),
+    ({"max_sequences": 3, "prefill_chunk_tokens": 64, "threads": 4}, 1, ""),
 )
 TOY_CONTEXT = 256
 MAX_SHOWN = 12
@@ -57,6 +61,12 @@ class Tally:
         self.transcripts += "rerun_transcript" in passed
         self.holes.update(f"{check.id}: {check.detail}" for check in failed)
 
+    def __iadd__(self, other: "Tally") -> "Tally":
+        for name in ("answers", "same", "transcripts", "streamed", "sampled", "left"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.holes += other.holes
+        return self
+
     def line(self, name: str, took_s: float) -> str:
         return (
             f"replay of {name}: {self.answers:,} signed answers ({self.streamed:,} streamed, {self.sampled:,} "
@@ -65,52 +75,76 @@ class Tally:
         )
 
 
-def replay_crowd(weights: Path, name: str, limits: EngineLimits, answers: int, threads: int, tally: Tally) -> None:
-    """Make a crowd and run its answers again on one engine, one at a time."""
-    run = crowd(weights, name, limits, answers, seed=limits.max_sequences)
-    tally.left += run.left
-    asyncio.run(_replay(weights, name, run, threads, tally))
+def replay_crowd(weights: Path, name: str, limits: EngineLimits, answers: int, threads: int, isa: str) -> Tally:
+    """Make a crowd and run its answers again on one engine, one at a time.
+
+    `isa`: which vector instructions torch may use for that, in a process of its own; empty to stay in this one.
+    """
+    run, tally = crowd(weights, name, limits, answers, seed=limits.max_sequences), Tally()
+    tally.left = run.left
+    if isa:
+        with _instructions(isa), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+            found = elsewhere.submit(rerun_all, weights, name, run, threads).result()
+    else:
+        found = rerun_all(weights, name, run, threads)
+    for receipt, checks in zip(run.receipts, found, strict=True):
+        tally.count(receipt, checks)
     # Once for each crowd as an auditor does it, with all that comes before the answer.
     receipt = run.receipts[0]
-    asked = receipt.disclosure
-    request = asked.method, asked.path, asked.request_body
-    checks, answer = replay.replay(run.manifest, receipt.claims, *request, weights, threads=threads)
-    if answer is None or any(check.outcome is not Outcome.PASS for check in checks):
-        tally.holes.update(f"{check.id}: {check.detail}" for check in checks if check.outcome is not Outcome.PASS)
+    checks, _ = replay.replay(run.manifest, receipt.claims, *_request(receipt), weights, threads=threads)
+    tally.holes.update(f"{check.id}: {check.detail}" for check in checks if check.outcome is not Outcome.PASS)
+    return tally
 
 
-async def _replay(weights: Path, name: str, run: Run, threads: int, tally: Tally) -> None:
+def rerun_all(weights: Path, name: str, run: Run, threads: int) -> list[list[Check]]:
+    return asyncio.run(_rerun_all(weights, name, run, threads))
+
+
+async def _rerun_all(weights: Path, name: str, run: Run, threads: int) -> list[list[Check]]:
     alone = run.limits.model_copy(update={"max_sequences": 1, "threads": threads})
     engine = TorchEngine.load(weights, name, alone)
+    found = []
     try:
         for receipt in run.receipts:
-            asked = receipt.disclosure
-            request = asked.method, asked.path, asked.request_body
-            checks, answer = await replay.rerun(engine, run.manifest, receipt.claims, *request)
-            found = [] if answer is None else compare(receipt.claims, asked, answer)
-            tally.count(receipt, [*checks, *found])
+            checks, answer = await replay.rerun(engine, run.manifest, receipt.claims, *_request(receipt))
+            compared = [] if answer is None else compare(receipt.claims, receipt.disclosure, answer)
+            found.append([*checks, *compared])
     finally:
         await engine.close()
+    return found
 
 
-def replay_toy(answers: int) -> Tally:
+def _request(receipt: Receipt) -> tuple[str, str, bytes]:
+    asked = receipt.disclosure
+    return asked.method, asked.path, asked.request_body
+
+
+@contextmanager
+def _instructions(isa: str) -> Iterator[None]:
+    """Have processes that start in this block use no other instructions; where there are none such, torch warns."""
+    os.environ["ATEN_CPU_CAPABILITY"] = isa
+    try:
+        yield
+    finally:
+        del os.environ["ATEN_CPU_CAPABILITY"]
+
+
+def replay_toy(answers: int, *, elsewhere: bool = True) -> Tally:
     """Share the answers out over the settings. The model has random weights; what it says differs all the more."""
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "toy.gguf")
         weights.write_bytes(gguf.toy_llama(5))
-        for number, (settings, threads) in enumerate(SETTINGS):
+        for number, (settings, threads, isa) in enumerate(SETTINGS):
             share = answers // len(SETTINGS) + (number < answers % len(SETTINGS))
             limits = EngineLimits(context_tokens=TOY_CONTEXT, **settings)
-            replay_crowd(weights, "toy", limits, share, threads, tally)
+            tally += replay_crowd(weights, "toy", limits, share, threads, isa if elsewhere else "")
     return tally
 
 
 def replay_default(answers: int) -> Tally:
-    tally = Tally()
     limits = EngineLimits(context_tokens=512, max_sequences=6, prefill_chunk_tokens=32)
-    replay_crowd(default_weights(), "default", limits, answers, 1, tally)
-    return tally
+    return replay_crowd(default_weights(), "default", limits, answers, 1, "avx2")
 
 
 def main(given: Sequence[str] | None = None) -> int:
