@@ -19,6 +19,7 @@ from confide_protocol.shape import shape_named
 from pydantic import ValidationError
 
 from confide_enclave.api import Api, ApiRequest
+from confide_enclave.api.answer import error_body
 from confide_enclave.claims import sampling_claims
 from confide_enclave.engine import Engine, ModelCard
 from confide_enclave.engine.card import EngineLimits, read_card
@@ -110,7 +111,8 @@ async def rerun(
                 async for batch in rest:
                     parts += batch
     except ConfideError as fault:
-        return Rerun((_fail("rerun_answer", f"the request is refused here ({fault.code})"),), None)
+        said = error_body(fault)["error"]["message"]
+        return Rerun((_fail("rerun_answer", f"the request is refused here: {said}"),), None)
     record = answer.record
     sampling, seed = (
         ({}, None) if record.sampling is None else (sampling_claims(record.sampling), record.sampling.seed)
