@@ -141,8 +141,8 @@ def _weights(settings: EnclaveSettings) -> Path:
     if settings.model.weights is None:
         return default_weights()
     weights = Path(settings.model.weights)
-    if not weights.is_file():
-        raise ConfigError(str(weights), "model.weights", "is not there; name a GGUF file")
+    if not weights.exists():
+        raise ConfigError(str(weights), "model.weights", "is not there; name a GGUF file or a converted directory")
     return weights
 
 

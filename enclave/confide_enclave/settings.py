@@ -23,7 +23,7 @@ MAX_SECRET_BYTES = 4096
 
 
 class ModelSettings(Settings):
-    """Which model runs. `weights` is a GGUF file; absent means the one that the model package carries."""
+    """Which model runs. `weights`: a GGUF file or a converted directory; absent: what the model package carries."""
 
     kind: Literal["torch"] = "torch"
     name: Annotated[str, Field(min_length=1, max_length=128)] = "smollm2-135m-instruct"

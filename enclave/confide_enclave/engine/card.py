@@ -14,6 +14,7 @@ from confide_enclave.engine.config import read_config
 from confide_enclave.engine.convert import Scheme
 from confide_enclave.engine.package import Model, open_model
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.template import read_thinking, read_tools
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -98,6 +99,8 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
             "max_sequences": limits.max_sequences,
             "prefill_chunk_tokens": limits.prefill_chunk_tokens,
         },
+        thinks=read_thinking(model.metadata),
+        takes_tools=read_tools(model.metadata),
     )
 
 

@@ -17,6 +17,9 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from confide_enclave.engine import Thinking
+from confide_enclave.engine.gguf import Gguf
+
 MAX_SOURCE_CHARS: Final = 256 << 10
 MAX_CHARS: Final = 16 << 20
 MAX_STEPS: Final = 1_000_000
@@ -60,6 +63,28 @@ class ChatTemplate:
             raise EngineError("the model's chat template refuses these messages") from None
         finally:
             _left.reset(token)
+
+
+def read_template(gguf: Gguf) -> ChatTemplate:
+    """Return the template of a model. Raises: ConfigError."""
+    return ChatTemplate(gguf.get("tokenizer.chat_template", str), gguf.file)
+
+
+def read_thinking(gguf: Gguf) -> Thinking:
+    """Say whether the template knows of reasoning, and who opens it. Raises: ConfigError."""
+    if "</think>" not in gguf.get("tokenizer.chat_template", str):
+        return "no"
+    messages = [{"role": "user", "content": "?"}]
+    try:
+        probe = read_template(gguf).render(messages=messages, add_generation_prompt=True)
+    except EngineError:
+        return "tagged"
+    return "opened" if probe.rstrip().endswith("<think>") else "tagged"
+
+
+def read_tools(gguf: Gguf) -> bool:
+    """Say whether the template has a place for tools, and calls in <tool_call> tags. Raises: ConfigError."""
+    return "<tool_call>" in gguf.get("tokenizer.chat_template", str) and read_template(gguf).takes_tools
 
 
 def _spend(steps: int) -> None:

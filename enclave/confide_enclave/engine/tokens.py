@@ -9,10 +9,10 @@ from typing import Any, Final, NoReturn
 from confide_protocol.errors import ConfigError, EngineError
 from tokenizers import Tokenizer
 
-from confide_enclave.engine import ChatMessage, Thinking
+from confide_enclave.engine import ChatMessage
 from confide_enclave.engine.gguf import Gguf
 from confide_enclave.engine.pretokenizers import PRE_TOKENIZERS
-from confide_enclave.engine.template import ChatTemplate
+from confide_enclave.engine.template import read_template
 
 # GGUF's kinds of token. A user-defined one is text that is never cut, like <think>; an unused one fills a hole.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -63,13 +63,8 @@ class Tokens:
         self._specials = controls | numbers[USER_DEFINED]
         self._special, self._control = _any_of(self._specials), _any_of(controls)
         self._encoder: Tokenizer = PRE_TOKENIZERS[pre].encoder(words, merges)
-        self._template = _read_template(gguf)
+        self._template = read_template(gguf)
         self._template_names = {"bos_token": names[self.bos_id], "eos_token": names[eos_id]}
-
-    @property
-    def takes_tools(self) -> bool:
-        """Whether the model's template has a place for tools."""
-        return self._template.takes_tools
 
     def encode(
         self,
@@ -127,17 +122,6 @@ class Tokens:
             elif piece:
                 ids += self._encoder.encode(piece.translate(stand_ins), add_special_tokens=False).ids
         return ids
-
-
-def read_thinking(gguf: Gguf) -> Thinking:
-    """Say whether the model's template knows of reasoning, and who opens it. Raises: ConfigError."""
-    if "</think>" not in gguf.get("tokenizer.chat_template", str):
-        return "no"
-    try:
-        probe = _read_template(gguf).render(messages=[_turn(ChatMessage("user", "?"))], add_generation_prompt=True)
-    except EngineError:
-        return "tagged"
-    return "opened" if probe.rstrip().endswith("<think>") else "tagged"
 
 
 class TextStream:
@@ -246,10 +230,6 @@ def _token_id(gguf: Gguf, field: str, size: int, default: int | None = None) -> 
     if not 0 <= number < size:
         raise ConfigError(gguf.file, f"tokenizer.ggml.{field}", "is not an id of the vocabulary")
     return number
-
-
-def _read_template(gguf: Gguf) -> ChatTemplate:
-    return ChatTemplate(gguf.get("tokenizer.chat_template", str), gguf.file)
 
 
 def _byte_alphabet() -> dict[str, int]:

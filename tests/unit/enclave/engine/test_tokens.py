@@ -5,7 +5,8 @@ from confide_enclave.engine import ChatMessage, ToolCall
 from confide_enclave.engine.card import default_weights
 from confide_enclave.engine.gguf import parse_gguf
 from confide_enclave.engine.package import read_weights
-from confide_enclave.engine.tokens import _BYTE_OF, TextStream, Tokens, read_thinking
+from confide_enclave.engine.template import read_thinking, read_tools
+from confide_enclave.engine.tokens import _BYTE_OF, TextStream, Tokens
 from confide_protocol.errors import ConfigError, EngineError
 from tokenizers import pre_tokenizers
 
@@ -104,8 +105,6 @@ def test_tools_and_reasoning() -> None:
         '{<|im_start|>}assistant\n{<tool_call>}c2 f="[1]"{<tool_call>}c3 f="{"{<|im_end|>}'
         "{<|im_start|>}toolf\n4<tool_call>c1{<|im_end|>}False"
     )
-    assert tokens.takes_tools
-    assert not toy().takes_tools
 
 
 def test_user_defined_tokens() -> None:
@@ -152,6 +151,21 @@ def test_thinking(template: str, thinking: str) -> None:
     """Whether answers begin with reasoning, and who opens it, is read from the template."""
     metadata = fake.toy_metadata() | {"tokenizer.chat_template": template}
     assert read_thinking(parse_gguf(fake.write(metadata, {}), "toy.gguf")) == thinking
+
+
+@pytest.mark.parametrize(
+    ("template", "tools"),
+    [
+        (fake.TEMPLATE, False),
+        (TOOLS, True),
+        (TOOLS.replace("<tool_call>", "<call>"), False),
+        ("<tool_call>", False),
+    ],
+)
+def test_tools_are_known(template: str, tools: bool) -> None:
+    """A template takes tools if it looks at them and writes calls as they are read again."""
+    metadata = fake.toy_metadata() | {"tokenizer.chat_template": template}
+    assert read_tools(parse_gguf(fake.write(metadata, {}), "toy.gguf")) == tools
 
 
 def test_lone_surrogates_are_replaced(tokens: Tokens) -> None:
