@@ -4,7 +4,7 @@ A client judges the GPUs' evidence again, by its own policy. What only the encla
 GPUs that its driver uses, and in which mode: the client believes it because the code that says so is measured.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from confide_attestation.evidence import GpuEvidence
@@ -15,7 +15,7 @@ from confide_attestation.policy import SimulatedRoots
 from confide_attestation.result import Outcome
 from confide_protocol.errors import ConfideError
 
-from confide_enclave.collect.nvml import NONCE_BYTES, Environment, GpuSource, GpuState, MultiGpu
+from confide_enclave.collect.nvml import NONCE_BYTES, GpuSource, GpuState, mode_faults
 
 _DRIVER_CLAIM: Final = "x-nvidia-gpu-driver-version"
 _VBIOS_CLAIM: Final = "x-nvidia-gpu-vbios-version"
@@ -58,30 +58,6 @@ async def check_gpus(
     if not all(state.ready for state in states):
         await source.make_ready()
     return states
-
-
-def mode_faults(states: Sequence[GpuState]) -> list[str]:
-    """Name what is wrong with the GPUs' modes, and the remedy."""
-    if not states:
-        return ["the driver shows no GPU"]
-    by_fault: dict[str, list[str]] = {}
-    for state in states:
-        for fault in _mode_faults(state):
-            by_fault.setdefault(fault, []).append(str(state.index))
-    return [f"GPU {', '.join(indices)} {fault}" for fault, indices in by_fault.items()]
-
-
-def _mode_faults(state: GpuState) -> Iterator[str]:
-    if state.multi_gpu is MultiGpu.PPCIE:
-        yield "is in protected PCIe (PPCIE) mode, whose switches are not attested by this release"
-    elif not state.cc_on:
-        yield "has confidential computing off; set CC mode on from the host and start the machine anew"
-    if state.devtools_on:
-        yield "has DevTools mode on, which shows its memory; set CC mode to on"
-    if state.cc_on and state.environment is not Environment.PRODUCTION:
-        yield "is not in the production environment of confidential computing"
-    if state.cc_on and state.protected_memory_kib == 0:
-        yield "has no protected memory"
 
 
 def _faults(states: Sequence[GpuState], evidence: Sequence[GpuEvidence], part: Part) -> list[str]:

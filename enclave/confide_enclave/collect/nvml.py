@@ -7,7 +7,7 @@ Not collected: NVSwitches, whose reports only the NSCQ library gives. A machine 
 
 import ctypes
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -82,6 +82,30 @@ class GpuSource(Protocol):
     async def make_ready(self) -> None: ...
 
 
+def mode_faults(states: Sequence[GpuState]) -> list[str]:
+    """Name what is wrong with the GPUs' modes, and the remedy."""
+    if not states:
+        return ["the driver shows no GPU"]
+    by_fault: dict[str, list[str]] = {}
+    for state in states:
+        for fault in _mode_faults(state):
+            by_fault.setdefault(fault, []).append(str(state.index))
+    return [f"GPU {', '.join(indices)} {fault}" for fault, indices in by_fault.items()]
+
+
+def _mode_faults(state: GpuState) -> Iterator[str]:
+    if state.multi_gpu is MultiGpu.PPCIE:
+        yield "is in protected PCIe (PPCIE) mode, whose switches are not attested by this release; use NVLE mode"
+    elif not state.cc_on:
+        yield "has confidential computing off; set CC mode on from the host and start the machine anew"
+    if state.devtools_on:
+        yield "has DevTools mode on, which shows its memory; set CC mode to on"
+    if state.cc_on and state.environment is not Environment.PRODUCTION:
+        yield "is not in the production environment of confidential computing"
+    if state.cc_on and state.protected_memory_kib == 0:
+        yield "has no protected memory"
+
+
 def load_pynvml() -> Any:  # noqa: ANN401 - a module without types
     """Import NVIDIA's binding when it is first needed. Raises: DeviceUnavailable."""
     try:
@@ -144,13 +168,11 @@ class NvmlGpus:
             return tuple(_state(nvml, index, common) for index in range(self._count(nvml)))
 
     def _checked_count(self) -> int:
-        with self._session() as nvml:
-            settings = _settings(nvml)
-            if getattr(settings, "multiGpuMode", MultiGpu.NONE) == MultiGpu.PPCIE:
-                raise _ppcie()
-            if settings.ccFeature != nvml.NVML_CC_SYSTEM_FEATURE_ENABLED:
-                raise DeviceUnavailable(f"{NVML}: confidential computing is off; set CC mode on from the host")
-            return self._count(nvml)
+        """Return how many GPUs there are; a mode that changed since the enclave's own check ends all evidence."""
+        states = self._states()
+        if faults := mode_faults(states):
+            raise DeviceUnavailable(f"{NVML}: {'; '.join(faults)}")
+        return len(states)
 
     def _count(self, nvml: Any) -> int:  # noqa: ANN401
         count: int = nvml.nvmlDeviceGetCount()
@@ -245,10 +267,3 @@ def _sized(data: Any, size: int, index: int) -> bytes:  # noqa: ANN401 - an arra
 
 def _text(value: str | bytes) -> str:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
-
-
-def _ppcie() -> DeviceUnavailable:
-    return DeviceUnavailable(
-        f"{NVML}: the machine is in protected PCIe (PPCIE) mode, where NVSwitches carry the GPUs' traffic; their "
-        "reports are not collected by this release: use single-GPU or NVLE mode"
-    )

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.simulated.nvidia import SimulatedDevice
-from confide_enclave.collect.gpu_check import GpuRejected, check_gpus, mode_faults
-from confide_enclave.collect.nvml import NvmlGpus
+from confide_enclave.collect.gpu_check import GpuRejected, check_gpus
+from confide_enclave.collect.nvml import NvmlGpus, mode_faults
 from confide_enclave.errors import DeviceUnavailable
 from confide_protocol.errors import ConfideError
 

@@ -83,7 +83,10 @@ async def test_a_driver_before_multi_gpu_modes_is_asked_the_older_way(devices):
 @pytest.mark.parametrize(
     ("lie", "said"),
     [
-        ({"cc": 0}, "confidential computing is off"),
+        ({"cc": 0}, "confidential computing off"),
+        ({"devtools": 1}, "DevTools mode on"),
+        ({"environment": 1}, "not in the production environment"),
+        ({"protected_kib": 0}, "no protected memory"),
         ({"multi_gpu": 1, "cc": 0}, r"protected PCIe \(PPCIE\) mode"),
         ({"architecture": 8}, r"GPU 0: its architecture \(8\)"),
         ({"devices": []}, "shows 0 GPUs"),
