@@ -6,20 +6,21 @@ import hmac
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import parse_endorsements
 from confide_protocol import labels
-from confide_protocol.errors import ConfideError, ProtocolError
+from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError
 from structlog.typing import FilteringBoundLogger
 
 from confide_enclave.attester import QuoteRoom
 from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES, Shelf
 from confide_enclave.errors import Busy, RequestTimeout, RequestTooLarge
 from confide_enclave.keys import KeysetHolder
+from confide_enclave.recheck import Recheck
 from confide_enclave.session import Session
 from confide_enclave.settings import Limits
 
@@ -55,10 +56,11 @@ class EnclaveApp:
         limits: Limits,
         log: FilteringBoundLogger,
         close: Callable[[], Awaitable[None]],
+        recheck: Recheck,
     ) -> None:
         self._session, self._holder, self._room, self._shelf = session, holder, room, shelf
         self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
-        self._limits, self._log, self._close = limits, log, close
+        self._limits, self._log, self._close, self._recheck = limits, log, close, recheck
         self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -77,6 +79,7 @@ class EnclaveApp:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         maintenance.cancel()
+        self._recheck.close()
         await self._room.close()
         await self._close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -85,8 +88,9 @@ class EnclaveApp:
         """Rotate and drop keys on time, also while nobody calls."""
         digest = b""
         while True:
-            if digest != (digest := self._holder.current.digest):
-                self._log.info("keyset.live", keyset=digest.hex())
+            with suppress(LocalStateError):
+                if digest != (digest := self._holder.current.digest):
+                    self._log.info("keyset.live", keyset=digest.hex())
             await asyncio.sleep(MAINTENANCE_S)
 
     async def _serve(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
@@ -150,6 +154,7 @@ class EnclaveApp:
             await reply.problem(400)
             return
         try:
+            self._recheck.demand()
             bundle = await self._room.evidence(asked[0], is_epoch=asked[1])
         except ConfideError as fault:
             self._log.warning("evidence.failed", code=fault.code, reason=str(fault))

@@ -138,15 +138,15 @@ class QuoteRoom:
 
     async def _serve(self, batch: dict["_Answer", "_Asked"]) -> None:
         asked = list(batch.values())
-        generation = self._holder.current
-        statement = ReportDataStatement(generation.digest, generation.keyset.not_after_unix_s)
         paths: Iterable[NoncePath]
-        if asked[0].is_epoch:
-            statement, paths = replace(statement, epoch=asked[0].fresh), [NoncePath()] * len(asked)
-        else:
-            root, paths = coalesce_nonces([each.fresh for each in asked])
-            statement = replace(statement, nonce=root)
         try:
+            generation = self._holder.current
+            statement = ReportDataStatement(generation.digest, generation.keyset.not_after_unix_s)
+            if asked[0].is_epoch:
+                statement, paths = replace(statement, epoch=asked[0].fresh), [NoncePath()] * len(asked)
+            else:
+                root, paths = coalesce_nonces([each.fresh for each in asked])
+                statement = replace(statement, nonce=root)
             async with asyncio.timeout(self._timeout_s):
                 evidence, endorsements = await self._collect(generation, statement)
         except DeviceUnavailable as fault:

@@ -127,7 +127,9 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     attester, gpus = open_machine(settings)
     asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
     engine = TorchEngine.load(weights, settings.model.name, settings.engine)
-    app, holder, manifest = assemble(settings, engine, attester, secret, shelf=shelf, random=secrets.token_bytes)
+    app, holder, manifest = assemble(
+        settings, engine, attester, secret, shelf=shelf, gpus=gpus, random=secrets.token_bytes
+    )
     serve(
         app,
         listener,

@@ -66,8 +66,9 @@ class Generation:
 class KeysetHolder:
     """The current generation and, within its grace, the previous one. Not for several threads.
 
-    A keyset is replaced one grace before its not-after, or when its replay store is nearly full; it is dropped
-    one grace later. Python cannot overwrite the memory of a dropped key: the guest's memory encryption covers it.
+    A keyset is replaced one grace before its not-after, or when its replay store is nearly full, if `may_rotate`;
+    it is dropped one grace later, and one grace after its not-after in any case. Python cannot overwrite the memory
+    of a dropped key: the guest's memory encryption covers it.
     """
 
     def __init__(
@@ -80,20 +81,24 @@ class KeysetHolder:
         replay_capacity: int,
         clock: Clock,
         random: Random,
+        may_rotate: Callable[[], bool] = lambda: True,
     ) -> None:
         self._manifest_digest = manifest_digest
         self._simulated = simulated
         self._lifetime_s, self._grace_s = lifetime_s, grace_s
         self._replay_capacity = replay_capacity
-        self._clock, self._random = clock, random
+        self._clock, self._random, self._may_rotate = clock, random, may_rotate
         self._tenant_key = fresh(random)
-        self._current = self._generate()
+        self._current: Generation | None = self._generate()
         self._previous: Generation | None = None
         self._previous_until_s = 0.0
 
     @property
     def current(self) -> Generation:
+        """Return the keyset in use. Raises: LocalStateError if it ended and none may be made."""
         self.tick()
+        if self._current is None:
+            raise LocalStateError("the keys have ended, and no new ones may be made")
         return self._current
 
     def find(self, digest: bytes) -> Generation | None:
@@ -106,13 +111,15 @@ class KeysetHolder:
 
     def tick(self) -> None:
         """Rotate and drop what is due."""
-        now = self._clock()
+        now, current = self._clock(), self._current
         if self._previous is not None and now >= self._previous_until_s:
             self._previous = None
-        if now >= self._current.keyset.not_after_unix_s - self._grace_s or self._current.nearly_full:
-            until = min(now + self._grace_s, self._current.keyset.not_after_unix_s)
-            self._previous = self._current if now < until else None
-            self._previous_until_s = until
+        if current is not None and now >= current.keyset.not_after_unix_s + self._grace_s:
+            self._current = current = None
+        due = current is None or now >= current.keyset.not_after_unix_s - self._grace_s or current.nearly_full
+        if due and self._may_rotate():
+            until = now if current is None else min(now + self._grace_s, current.keyset.not_after_unix_s)
+            self._previous, self._previous_until_s = current if now < until else None, until
             self._current = self._generate()
 
     def tenant_salt(self, cache_key: bytes | None) -> bytes:

@@ -9,13 +9,16 @@ from confide_enclave.settings import EnclaveSettings
 
 
 def build_manifest(settings: EnclaveSettings, card: ModelCard) -> Manifest:
-    """Say what runs here. Shapes stand in a fixed order, so that the file's order does not change the digest."""
+    """Say what runs here; whether with GPUs is nothing that hardware measures, and a policy pins it with the rest.
+
+    Shapes stand in a fixed order, so that the file's order does not change the digest.
+    """
     return Manifest(
         release=version("confide"),
         model=card.name,
         weights_digest=card.weights_digest,
         tokenizer_digest=card.tokenizer_digest,
-        engine=card.engine,
+        engine={**card.engine, "gpus": settings.gpus},
         shapes=tuple(sorted(settings.shapes)),
         platform=settings.platform,
     )

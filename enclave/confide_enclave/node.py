@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,13 @@ from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Engine
 from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
 from confide_enclave.manifest import build_manifest, fingerprint
+from confide_enclave.recheck import Recheck
 from confide_enclave.session import Session
 from confide_enclave.settings import EnclaveSettings
 
 if TYPE_CHECKING:
+    from confide_attestation.nvidia.evidence import NvidiaEndorsements
+
     from confide_enclave.collect.nvml import GpuSource
 
 SIGNER_THREADS = 1
@@ -65,19 +69,31 @@ async def check_machine(
     Raises: GpuRejected, DeviceUnavailable.
     """
     if gpus is not None:
-        # The judge is slow to import, and neither a manifest nor a machine without GPUs needs it.
-        from confide_attestation.policy import SimulatedRoots
-
-        from confide_enclave.collect.gpu_check import check_gpus
-
-        roots = None
-        if settings.simulated is not None:
-            nvidia = settings.simulated.model_dump()
-            roots = SimulatedRoots(amd_ark_sha256="none", intel_root_sha256="none", **nvidia)
-        now_unix_s, draw = int(clock()), partial(fresh, random)
-        await check_gpus(gpus, shelf.current.nvidia, now_unix_s=now_unix_s, random=draw, simulated=roots)
+        await check_own_gpus(settings, gpus, shelf.current.nvidia, clock=clock, random=random)
     # No statement has this form: the quote is worth nothing, but a device that gives none is told of now.
     await attester.quote(fresh(random, PROBE_BYTES))
+
+
+async def check_own_gpus(
+    settings: EnclaveSettings,
+    gpus: "GpuSource",
+    endorsements: "NvidiaEndorsements | None",
+    *,
+    clock: Clock,
+    random: Random,
+) -> None:
+    """Appraise the GPUs with a nonce of our own. Raises: GpuRejected, DeviceUnavailable."""
+    # The judge is slow to import, and neither a manifest nor a machine without GPUs needs it.
+    from confide_attestation.policy import SimulatedRoots
+
+    from confide_enclave.collect.gpu_check import check_gpus
+
+    roots = None
+    if settings.simulated is not None:
+        nvidia = settings.simulated.model_dump()
+        roots = SimulatedRoots(amd_ark_sha256="none", intel_root_sha256="none", **nvidia)
+    now_unix_s, draw = int(clock()), partial(fresh, random)
+    await check_gpus(gpus, endorsements, now_unix_s=now_unix_s, random=draw, simulated=roots)
 
 
 def assemble(
@@ -87,17 +103,27 @@ def assemble(
     gateway_secret: bytes,
     *,
     shelf: Shelf | None = None,
+    gpus: "GpuSource | None" = None,
     clock: Clock = time.time,
     monotonic: Clock = time.monotonic,
     random: Random,
 ) -> tuple[EnclaveApp, KeysetHolder, Manifest]:
     """Make the keys and everything that uses them; `check_machine` comes first.
 
-    Only the engine, the attester and the shelf touch the outside.
+    With `gpus` these are checked again before each later keyset; revocation is then left to the clients, whose
+    answers are fresher than what was put on the shelf. Only engine, attester, GPUs and shelf touch the outside.
     """
     log = structlog.get_logger()
     limits = settings.limits
     manifest = build_manifest(settings, engine.card)
+    shelf = Shelf() if shelf is None else shelf
+
+    async def check(source: "GpuSource") -> None:
+        given = shelf.current.nvidia
+        unanswered = None if given is None else replace(given, ocsp=None)
+        await check_own_gpus(settings, source, unanswered, clock=clock, random=random)
+
+    recheck = Recheck(None if gpus is None else partial(check, gpus), log)
     holder = KeysetHolder(
         manifest.digest,
         simulated=attester.simulated,
@@ -106,6 +132,7 @@ def assemble(
         replay_capacity=limits.replay_capacity,
         clock=clock,
         random=random,
+        may_rotate=recheck.may_rotate,
     )
     signer = ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="confide-signer")
 
@@ -124,7 +151,6 @@ def assemble(
         report=_reporter(log),
         deadlines=Deadlines(),
     )
-    shelf = Shelf() if shelf is None else shelf
     room = QuoteRoom(
         holder,
         attester,
@@ -134,7 +160,7 @@ def assemble(
         monotonic=monotonic,
         timeout_s=limits.evidence_timeout_s,
     )
-    return EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close), holder, manifest
+    return EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close, recheck), holder, manifest
 
 
 def _reporter(log: structlog.typing.FilteringBoundLogger) -> Callable[[Exception], None]:

@@ -27,7 +27,7 @@ from confide_enclave.engine.torch_engine import TorchEngine
 from confide_enclave.manifest import fingerprint
 
 # Settings of the manifest that no bit of an answer in exact mode depends on.
-_INDIFFERENT: Final = frozenset({"device", "max_sequences", "prefill_chunk_tokens"})
+_INDIFFERENT: Final = frozenset({"device", "gpus", "max_sequences", "prefill_chunk_tokens"})
 _OF_WEIGHTS: Final = "source"
 
 
