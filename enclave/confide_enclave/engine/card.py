@@ -14,6 +14,7 @@ from confide_enclave.engine.config import read_config
 from confide_enclave.engine.convert import Scheme
 from confide_enclave.engine.package import Model, open_model
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.speculate import MAX_GUESSES
 from confide_enclave.engine.template import read_thinking, read_tools
 
 Dtype = Literal["float32", "bfloat16"]
@@ -29,9 +30,10 @@ class EngineLimits(Settings):
     bfloat16 where the CPU multiplies it.
 
     The cache has `cache_tokens` rows (0: max_sequences * context_tokens) in pages; a step computes at most
-    prefill_chunk_tokens + max_sequences tokens. `threads` 0 leaves one core to everything else: a step waits for
-    its slowest thread, so one thread without a core costs more than it brings. A GGUF file is converted once, into
-    `convert_dir`, or beside it.
+    prefill_chunk_tokens + max_sequences tokens, and guesses. `threads` 0 leaves one core to everything else: a step
+    waits for its slowest thread, so one thread without a core costs more than it brings. `speculate`: how tokens
+    are guessed ahead, at most `guesses` of them, for one step to check; a request may turn it off. A GGUF file is
+    converted once, into `convert_dir`, or beside it.
     """
 
     mode: Literal["exact", "fast"] = "exact"
@@ -43,6 +45,8 @@ class EngineLimits(Settings):
     cache_tokens: int = Field(default=0, ge=0, le=1 << 28)
     prefill_chunk_tokens: int = Field(default=256, ge=1, le=8_192)
     threads: int = Field(default=0, ge=0, le=1_024)
+    speculate: Literal["off", "lookup"] = "lookup"
+    guesses: int = Field(default=MAX_GUESSES, ge=1, le=MAX_GUESSES)
     convert_dir: str | None = None
 
     @model_validator(mode="after")

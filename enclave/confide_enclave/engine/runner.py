@@ -1,5 +1,7 @@
 """Turns a step into tensors, runs the model, and draws. Owns the cache; called from one thread."""
 
+from collections.abc import Iterator
+
 import torch
 from confide_kernels.attention import Span
 from torch import Tensor
@@ -17,12 +19,13 @@ class Runner:
         self._model, self._pool = model, pool
 
     @torch.inference_mode()
-    def run(self, step: Step) -> list[tuple[Sequence, sampler.Drawn | None]]:
-        """Compute the step; return who is due a token, and it, or None where none can be drawn.
+    def run(self, step: Step) -> Iterator[tuple[Sequence, sampler.Drawn | None]]:
+        """Compute the step; yield who is due a token, and it, or None where none can be drawn.
 
-        A sequence whose ids this step does not read to their end is due none.
+        A sequence whose ids this step does not read to their end is due none. One that takes the token before the
+        next is asked for, and had guessed it, is due another.
         """
-        due: list[Sequence] = []
+        due: list[tuple[Sequence, int]] = []
         tokens: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
@@ -34,13 +37,18 @@ class Runner:
             tokens += sequence.pending(count)
             positions += range(start, end)
             rows += (sequence.pages[p // PAGE_TOKENS] * PAGE_TOKENS + p % PAGE_TOKENS for p in range(start, end))
-            sequence.computed = end
+            sequence.computed += (read := min(count, sequence.remaining))
+            sequence.guesses = sequence.guesses[: count - read]
             if not sequence.remaining:
-                due.append(sequence)
-                wanted.append(len(tokens) - 1)
+                due.append((sequence, len(wanted)))
+                wanted += range(len(tokens) - 1 - len(sequence.guesses), len(tokens))
         batch = Batch(_ints(tokens), _ints(positions), _rows(rows), spans, _ints(wanted))
         logits = self._model.forward(batch, self._pool)
-        return list(zip(due, sampler.draw(logits, due), strict=True))
+        while due:
+            drawn = sampler.draw(logits[[row for _, row in due]], [sequence for sequence, _ in due])
+            yield from zip((sequence for sequence, _ in due), drawn, strict=True)
+            took = zip(due, drawn, strict=True)
+            due = [(sequence, row + 1) for (sequence, row), token in took if token and not sequence.remaining]
 
     def wipe(self, pages: list[int]) -> None:
         """Zero what was left in the pages."""

@@ -43,7 +43,8 @@ class Scheduler:
         """Let in whoever waits longest and fits, and return the work of one step; None when there is none."""
         while self._waiting and len(self._running) < self._max_sequences and self._fits(self._waiting[0]):
             self._running.append(self._waiting.popleft())
-        parts = [(sequence, 1) for sequence in self._running if sequence.remaining == 1]
+        decoding = (sequence for sequence in self._running if sequence.remaining == 1)
+        parts = sorted(((each, 1 + len(each.guesses)) for each in decoding), key=lambda part: part[1])
         budget = self._budget_tokens
         for sequence in self._running:
             if sequence.remaining > 1 and budget:

@@ -8,13 +8,18 @@ from confide_protocol.errors import ContextTooLong, EngineError, LocalStateError
 
 from confide_enclave.engine import Delta, FinishReason, Sampling, TokenLogprob
 from confide_enclave.engine.grammar import Matcher
+from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.sampler import Drawn
+from confide_enclave.engine.speculate import Guesser
 from confide_enclave.engine.tokens import TextStream, Tokens
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Token ids so far, how many of them are in the cache, and in which pages of it."""
+    """Token ids so far, how many of them are in the cache, and in which pages of it.
+
+    `guesses` are ids that may come next; the cache may hold rows for them that never count as computed.
+    """
 
     prompt: list[int] = field(repr=False)
     sampling: Sampling
@@ -22,9 +27,11 @@ class Sequence:
     stream: TextStream = field(repr=False)
     deliver: Callable[[Delta | EngineError], object] = field(repr=False)
     grammar: Matcher | None = field(default=None, repr=False)
+    guesser: Guesser | None = field(default=None, repr=False)
     generated: list[int] = field(default_factory=list, repr=False)
     computed: int = 0
     pages: list[int] = field(default_factory=list)
+    guesses: list[int] = field(default_factory=list, repr=False)
     cancelled: bool = False
 
     @property
@@ -33,14 +40,25 @@ class Sequence:
         return len(self.prompt) + len(self.generated) - self.computed
 
     def pending(self, count: int) -> list[int]:
-        """Return the next `count` ids that are not in the cache yet."""
+        """Return the next `count` ids that are not in the cache yet, guesses last."""
         start = self.computed - len(self.prompt)
-        if start >= 0:
-            return self.generated[start : start + count]
-        return (self.prompt[self.computed :] + self.generated)[:count]
+        ids = self.generated[start:] if start >= 0 else self.prompt[self.computed :] + self.generated
+        return (ids + self.guesses)[:count]
+
+    def guess(self, most: int) -> None:
+        """Guess ahead where the next token is due, within the page that its row needs and what the answer may take.
+
+        So a guess never takes a page, and needs none given back.
+        """
+        if self.guesser is not None and self.remaining == 1 and not self.guesses:
+            left = self.token_limit - len(self.generated) - 1
+            room = min(most, left, PAGE_TOKENS - 1 - self.computed % PAGE_TOKENS)
+            self.guesses = self.guesser.guess(self.prompt, self.generated, room)
 
     def append(self, drawn: Drawn, tokens: Tokens) -> Delta:
         """Take the next token; return the text that it makes certain, with a finish reason if it is the last.
+
+        If it was guessed its row is in the cache already, and that of the token after it was computed as well.
 
         Raises: EngineError when the grammar breaks a limit.
         """
@@ -56,6 +74,9 @@ class Sequence:
             text += self.stream.finish()
         stopped = ended or self.stream.stopped
         reason: FinishReason | None = "stop" if stopped else "length" if full else None
+        right = self.guesses[:1] == [token] and reason is None
+        self.guesses = self.guesses[1:] if right else []
+        self.computed += right
         return Delta(text, len(self.prompt), len(self.generated), reason, logprobs)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from confide_enclave.engine.model import Decoder
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.pages import Pages
 from confide_enclave.engine.runner import Runner
-from confide_enclave.engine.scheduler import Scheduler
+from confide_enclave.engine.sampler import Drawn
+from confide_enclave.engine.scheduler import Scheduler, Step
 from confide_enclave.engine.sequence import Sequence, token_limit
+from confide_enclave.engine.speculate import MAX_ROWS, Guesser, PromptLookup
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
 from confide_enclave.errors import UnknownToken
@@ -85,6 +87,7 @@ class TorchEngine(Engine):
                 TextStream(request.sampling.stop),
                 deliver=lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item),
                 grammar=grammar,
+                guesser=self._guesser() if request.speculate else None,
             )
             self._submit(sequence)
         except BaseException:
@@ -116,6 +119,9 @@ class TorchEngine(Engine):
             raise UnknownToken
         prompt = self._tokens.encode(request.prompt, request.tools, request.thinking)
         return prompt, self._grammars.start(sampling.grammar) if sampling.grammar else None
+
+    def _guesser(self) -> Guesser | None:
+        return None if self._limits.speculate == "off" else Guesser(PromptLookup(), self._limits.guesses)
 
     def _admit(self) -> None:
         with self._changed:
@@ -183,18 +189,13 @@ class TorchEngine(Engine):
                 self._scheduler.add(self._arrivals.popleft())
 
     def _step(self) -> None:
+        due = sum(sequence.remaining == 1 for sequence in self._scheduler.sequences)
+        for sequence in self._scheduler.sequences:
+            sequence.guess(MAX_ROWS // due - 1 if due else 0)
         step = self._scheduler.next_step()
         if step is None:
             return
-        try:
-            results = self._runner.run(step)
-        except Exception as fault:  # noqa: BLE001 - whatever a step raises ends its own sequences and no others
-            # The exception's text may show what it computed on; its kind does not.
-            log.error("engine_step_failed", kind=type(fault).__name__)  # noqa: TRY400
-            for sequence in step.sequences:
-                self._retire(sequence, EngineError())
-            return
-        for sequence, drawn in results:
+        for sequence, drawn in self._draws(step):
             try:
                 delta = sequence.append(drawn, self._tokens) if drawn else None
             except EngineError as fault:
@@ -208,9 +209,21 @@ class TorchEngine(Engine):
             else:
                 self._deliver(sequence, delta)
 
+    def _draws(self, step: Step) -> Iterator[tuple[Sequence, Drawn | None]]:
+        try:
+            yield from self._runner.run(step)
+        except Exception as fault:  # noqa: BLE001 - whatever a step raises ends its own sequences and no others
+            # The exception's text may show what it computed on; its kind does not.
+            log.error("engine_step_failed", kind=type(fault).__name__)  # noqa: TRY400
+            for sequence in step.sequences:
+                if sequence in self._scheduler.sequences:
+                    self._retire(sequence, EngineError())
+
     def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
         """Zero and free what the sequence held, then deliver the last word."""
         self._scheduler.remove(sequence)
+        if sequence.guesser is not None:
+            sequence.guesser.close()
         self._release()
         if last is not None:
             self._deliver(sequence, last)
