@@ -8,7 +8,9 @@ from typing import Final, Literal
 
 from confide_protocol.errors import ConfigError
 
-from confide_enclave.engine.checkpoint import Directory, open_source
+from confide_enclave.engine.checkpoint import open_source
+from confide_enclave.engine.directory import Directory
+from confide_enclave.engine.encoder_card import read_encoder_card
 from confide_enclave.engine.gguf import Gguf
 from confide_enclave.engine.package import Model, open_package
 
@@ -95,14 +97,11 @@ def _find(path: Path, depth: int) -> Iterator[tuple[Path, Kind]]:
 
 
 def _describe_encoder(path: Path) -> Entry:
-    # The same files, and so the same digest, as the encoder itself reads.
     directory = Directory(path)
-    architecture = directory.json("config.json").get("model_type", "")
-    directory.json("tokenizer.json")
+    card = read_encoder_card(directory, path.name)
     _, tensors = directory.tensors("model.safetensors")
-    directory.json("sentence_bert_config.json", needed=False)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    return Entry(str(path), "encoder", architecture, parameters, _size(path), directory.digest().hex())
+    return Entry(str(path), "encoder", "bert", parameters, _size(path), card.weights_digest.hex())
 
 
 def _parameters(source: Gguf) -> int:

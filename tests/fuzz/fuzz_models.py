@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from confide_enclave.engine.checkpoint import gguf_name, read_metadata
 from confide_enclave.engine.checkpoint_tokenizer import read_tokenizer
+from confide_enclave.engine.encoder import WordPiece
+from confide_enclave.engine.encoder_model import read_encoder_config
 from confide_enclave.engine.gguf import decode_tensor, from_metadata
 from confide_enclave.engine.safetensors_file import parse_json_object, parse_safetensors
 from confide_enclave.engine.template import ChatTemplate
@@ -14,6 +16,7 @@ from confide_enclave.engine.tokens import Tokens
 from confide_protocol.errors import ConfigError, EngineError
 
 from tests.fakes import checkpoint as fake
+from tests.fakes import encoder as toy_encoder
 from tests.fakes.gguf import TEMPLATE
 
 TREES: tuple[dict[str, Any], ...] = (fake.tokenizer(), fake.tokenizer_config(), fake.config())
@@ -55,6 +58,18 @@ def template(data: bytes) -> None:
         return
 
 
+def encoder(data: bytes) -> None:
+    """Change members of an encoder's configuration or tokenizer, the first byte choosing which."""
+    try:
+        tree = parse_json_object(data[1:], "toy", "file")
+        if data[:1] == b"0":
+            read_encoder_config(toy_encoder.config() | tree, "toy")
+        else:
+            WordPiece(toy_encoder.tokenizer() | tree, "toy").encode("the cats [SEP]")
+    except ConfigError:
+        return
+
+
 def _tree(data: bytes) -> dict[str, Any]:
     tree = parse_json_object(data, "toy", "file")
     # A member of a member is reached by its path: {"model.vocab": ...}.
@@ -73,6 +88,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "model_config": model_config,
     "tokenizer": tokenizer,
     "template": template,
+    "encoder": encoder,
 }
 
 
@@ -87,4 +103,8 @@ def seeds() -> dict[str, list[bytes]]:
             b"1" + json.dumps(TREES[1]).encode(),
         ],
         "template": [TEMPLATE.encode()],
+        "encoder": [
+            b"0" + json.dumps(toy_encoder.config()).encode(),
+            b"1" + json.dumps(toy_encoder.tokenizer()).encode(),
+        ],
     }

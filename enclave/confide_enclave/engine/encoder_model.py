@@ -8,7 +8,7 @@ from confide_protocol.errors import ConfigError
 from torch import Tensor
 from torch.nn import functional
 
-from confide_enclave.engine.checkpoint import Directory
+from confide_enclave.engine.directory import Directory
 from confide_enclave.engine.gguf import TensorInfo, decode_tensor
 
 MAX_LAYERS: Final = 64

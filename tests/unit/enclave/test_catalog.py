@@ -12,7 +12,7 @@ import pytest
 from confide_enclave import catalog
 from confide_enclave.catalog import CARRIERS, Carrier, pull
 from confide_enclave.engine.card import default_weights
-from confide_enclave.engine.encoder import default_encoder
+from confide_enclave.engine.encoder_card import default_encoder
 from confide_protocol.errors import ConfigError
 
 LOCKS = Path("deploy/locks")

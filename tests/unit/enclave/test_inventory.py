@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from confide_enclave.engine.checkpoint import open_source
-from confide_enclave.engine.encoder import BertEmbedder, EncoderLimits
+from confide_enclave.engine.encoder import BertEmbedder
+from confide_enclave.engine.encoder_card import EncoderLimits
 from confide_enclave.engine.package import open_model
 from confide_enclave.inventory import Entry, find_models, kind_of
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from confide_enclave.engine.encoder import BertEmbedder, EncoderLimits, WordPiece, default_encoder
+from confide_enclave.engine.encoder import BertEmbedder, WordPiece
+from confide_enclave.engine.encoder_card import EncoderLimits, default_encoder
 from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLong, EngineError
 
 from tests.fakes import encoder as fake
@@ -146,6 +147,7 @@ def test_not_finite(tmp_path: Path) -> None:
         lambda tree: tree.update(model=[]),
         lambda tree: tree["model"].update(type="BPE"),
         lambda tree: tree["model"]["vocab"].pop("[CLS]"),
+        lambda tree: tree["model"]["vocab"].pop("[UNK]"),
         lambda tree: tree["model"]["vocab"].update({"x": 99}),
         lambda tree: tree.update(normalizer={"type": "NFC"}),
         lambda tree: tree.update(pre_tokenizer=None),
