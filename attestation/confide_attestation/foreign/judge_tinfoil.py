@@ -8,6 +8,7 @@ What this cannot show: Tinfoil's own reference values and witnesses, which Sigst
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from confide_attestation.errors import EvidenceMalformed
@@ -178,15 +179,16 @@ def _check_keys(
         "an HPKE key is bound",
         "no HPKE key is bound: bodies cannot be sealed to the enclave",
     )
-    if tls_fingerprint is None and document.enclave_cert is not None:
-        tls_fingerprint = _fingerprint(document.enclave_cert)
-        if tls_fingerprint is None:
-            found.fail(ForeignCheck.TLS_KEY, "enclaveCert is no certificate")
-            return
+    own = None if document.enclave_cert is None else _fingerprint(document.enclave_cert)
     if tls_key is None:
         found.fail(ForeignCheck.TLS_KEY, "no TLS key is bound")
+    elif document.enclave_cert is not None and own is None:
+        found.fail(ForeignCheck.TLS_KEY, "enclaveCert is no certificate that can be read")
+    elif own is not None and own != tls_key:
+        found.fail(ForeignCheck.TLS_KEY, "the TLS key is another than that of the document's certificate")
     elif tls_fingerprint is None:
-        found.leave(ForeignCheck.TLS_KEY, "the TLS key was not compared with a connection's")
+        certificate = "" if own is None else "the certificate in the document has the bound key; "
+        found.leave(ForeignCheck.TLS_KEY, f"{certificate}no connection was compared")
     else:
         found.expect(
             ForeignCheck.TLS_KEY,
@@ -200,6 +202,6 @@ def _fingerprint(der: bytes) -> bytes | None:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, x509.UnsupportedGeneralNameType):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return None
     return hashlib.sha256(spki).digest()

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 from typing import Any
 
@@ -11,11 +12,14 @@ from confide_attestation.foreign.judge_tinfoil import verify_tinfoil
 from confide_attestation.foreign.tinfoil import parse_tinfoil
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.result import AttestationResult, Outcome, Verdict
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.fakes.provider import HPKE, NONCE, TINFOIL, TLS, Provider, failed, tinfoil_keys
 from tests.shared import shared_path
 
 OTHER = b"\x55" * 32
+ENCODING, SPKI = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +135,42 @@ def test_version_2_on_real_amd_hardware() -> None:
     assert judged(bundle).claims["cpu0"] == judged(tree).claims["cpu0"]
 
 
+def bundled(provider: Provider, der: bytes, key: bytes = TLS, **options: Any) -> AttestationResult:
+    """Judge a bundle that brings a certificate, and binds a key that need not be the certificate's."""
+    cert = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    bundle = {"enclaveAttestationReport": provider.tinfoil_v2(key + HPKE), "enclaveCert": cert}
+    options |= {"nonce": None, "collateral_json": provider.intel.collateral()}
+    return provider.judge_tinfoil(bundle, **options)
+
+
 def test_a_bundles_certificate_is_compared_with_the_bound_key(provider: Provider) -> None:
-    """Its key is not the one in the report data here."""
-    root = base64.encodebytes(provider.intel.root).decode()
-    cert = f"-----BEGIN CERTIFICATE-----\n{root}-----END CERTIFICATE-----\n"
-    bundle = {"enclaveAttestationReport": provider.tinfoil_v2(), "enclaveCert": cert}
-    options = {"nonce": None, "collateral_json": provider.intel.collateral()}
-    assert failed(provider.judge_tinfoil(bundle, **options)) == {"provider_tls_key"}
+    """It says nothing of a connection: only what the caller saw makes the check pass."""
+    der = provider.intel.root
+    spki = x509.load_der_x509_certificate(der).public_key().public_bytes(ENCODING, SPKI)
+    key = hashlib.sha256(spki).digest()
+    assert failed(bundled(provider, der)) == {"provider_tls_key"}
+    unseen = bundled(provider, der, key)
+    assert (unseen.verdict, outcome(unseen, "provider_tls_key")) == (Verdict.AUTHENTIC, Outcome.SKIP)
+    seen = bundled(provider, der, key, tls_fingerprint=key)
+    assert (seen.verdict, outcome(seen, "provider_tls_key")) == (Verdict.AUTHENTIC, Outcome.PASS)
+    assert failed(bundled(provider, der, key, tls_fingerprint=OTHER)) == {"provider_tls_key"}
+    assert failed(bundled(provider, der, tls_fingerprint=TLS)) == {"provider_tls_key"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("06072a8648ce3d0201", "06072a8648ce3d0277"),
+        ("06082a8648ce3d030107", "06082a8648ce3d030177"),
+        ("a003020102", "a003020107"),
+    ],
+    ids=["algorithm", "curve", "version"],
+)
+def test_a_certificate_that_cannot_be_read_refuses(provider: Provider, old: str, new: str) -> None:
+    """Whatever in it is unknown to the library, and whatever else holds."""
+    der = provider.intel.root.replace(bytes.fromhex(old), bytes.fromhex(new), 1)
+    assert der != provider.intel.root
+    assert failed(bundled(provider, der)) == {"provider_tls_key"}
 
 
 def test_intels_answers_must_be_of_the_quote(provider: Provider) -> None:
