@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from confide_attestation.errors import EvidenceMalformed
-from confide_attestation.nvidia.certificates import Path, common_name, judge_path, load_certificate, pdi, split_pem
+from confide_attestation.nvidia.certificates import (
+    Path,
+    common_name,
+    judge_path,
+    load_certificate,
+    pdi,
+    spki_sha256,
+    split_pem,
+)
 from confide_attestation.nvidia.device import Arch
 from confide_attestation.roots import nvidia
 from confide_attestation.snp.certificates import library_warnings_ignored
@@ -54,6 +62,11 @@ class DeviceChain:
     def ueid(self) -> str:
         """Return the leaf's serial number, which names device and firmware, as NVIDIA writes it."""
         return str(self.path.certificates[0].serial_number)
+
+    @property
+    def chip_key(self) -> bytes:
+        """Return SHA-256 of the key of the boot ROM, which signs every leaf; a chip without a PDI has one too."""
+        return spki_sha256(self.path.certificates[1])
 
     @property
     def hwmodel(self) -> str:

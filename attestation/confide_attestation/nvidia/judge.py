@@ -48,6 +48,7 @@ class JudgedDevice:
     is_switch: bool
     ueid: str = ""
     pdi: bytes | None = None
+    chip_key: bytes = b""
     fields: DeviceFields | None = None
     claims: Claims | None = None
     not_after_unix_s: int | None = None
@@ -109,6 +110,7 @@ def judge_device(
         is_switch,
         chain.ueid,
         chain.pdi,
+        chain.chip_key,
         fields,
         device_claims(ledger, chain, report, fields, used, comparison),
         min(ends + answers_end(revocations, policy)),

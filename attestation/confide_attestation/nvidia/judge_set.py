@@ -67,7 +67,7 @@ def judge_devices(
     ]
     names, together = _names(judged), Ledger()
     members = [
-        Member(name, each.ueid, each.pdi, each.fields)
+        Member(name, each.ueid, each.pdi, each.chip_key, each.fields)
         for name, each in zip(names, judged, strict=True)
         if each.fields is not None
     ]

@@ -19,11 +19,12 @@ _UNUSED = {NO_PDI, b"\xff" * len(NO_PDI)}
 
 @dataclass(frozen=True)
 class Member:
-    """An authenticated device, with the serial number and chip that its certificates name; no two share either."""
+    """An authenticated device, with serial number, chip and chip's key of its certificates; no two share any."""
 
     name: str
     ueid: str
     pdi: bytes | None
+    chip_key: bytes
     fields: DeviceFields
 
 
@@ -42,7 +43,7 @@ def check_set(ledger: Ledger, members: Sequence[Member], expected: int, *, whole
     twice = [
         f"{each.name} is {seen[identity]}"
         for each in members
-        for identity in (each.ueid, each.pdi)
+        for identity in (each.ueid, each.pdi, each.chip_key)
         if identity is not None and seen.setdefault(identity, each.name) != each.name
     ]
     count = f"{len(gpus)} GPUs and {len(switches)} switches, each once" if expected > 1 else "one device"

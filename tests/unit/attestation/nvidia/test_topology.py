@@ -1,6 +1,7 @@
 """Devices together: each once, of one kind and mode, wired as their certificates name them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from confide_attestation.nvidia.device import Arch
@@ -8,7 +9,7 @@ from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.nvidia.spdm import Opaque
 from confide_attestation.nvidia.verify import verify_nvidia
 from confide_attestation.result import AttestationResult, Outcome, Verdict
-from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor
+from confide_attestation.simulated.nvidia import SimulatedDevice, SimulatedVendor, new_key
 
 NONCE = b"\x4e" * 32
 PPCIE = b"\x02\0"
@@ -79,6 +80,14 @@ def test_device_twice_is_refused(machine: Machine) -> None:
     assert failed(judge(machine, [one, *rest, one])) == ["duplicate_device"]
     twin = SimulatedDevice(one[0].vendor, pdi=one[0].pdi)
     assert failed(judge(machine, [one, (twin, one[1])])) == ["duplicate_device"]
+
+
+def test_a_chip_without_a_pdi_is_known_by_its_key(vendor: SimulatedVendor, machine: Machine) -> None:
+    """One boot ROM under which two firmware leaves stand is one GPU."""
+    chip = SimulatedDevice(vendor, pdi=b"")
+    again = replace(chip, leaf_key=new_key())
+    assert failed(judge(machine, [(chip, {}), (again, {})])) == ["duplicate_device"]
+    assert failed(judge(machine, [(chip, {}), (SimulatedDevice(vendor, pdi=b""), {})])) == []
 
 
 def test_mixed_architectures_and_modes_are_refused(machine: Machine, vendor: SimulatedVendor) -> None:
