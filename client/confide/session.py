@@ -38,7 +38,7 @@ from confide_protocol.shape import shape_named
 from confide_protocol.sse import EventSplitter
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
-from confide.answer import DONE, AnswerText, is_events, is_json, media_type
+from confide.answer import AnswerText, is_events, is_json, media_type
 
 MAX_ANSWER_BYTES = 64 << 20
 RENEW_BEFORE_S = 600
@@ -254,7 +254,7 @@ class Exchange:
     def push(self, data: bytes) -> list[bytes]:
         """Take sealed bytes as they came; return the whole events that may be shown already.
 
-        A plain body, and a stream's last words ([DONE] and what follows it), are shown by `finish` alone.
+        A plain body, and a stream's last event ([DONE]) with what follows it, are shown by `finish` alone.
         Raises: DecryptionFailed, Malformed, TooLarge.
         """
         return [part for plaintext in self._opener.push(data) for part in self._open(plaintext)]
@@ -309,11 +309,11 @@ class Exchange:
         return []
 
     def _show(self, part: bytes) -> bool:
-        """Record one event; applications stop reading at [DONE], so it waits for the receipt."""
+        """Record one event; the one at which applications stop reading waits for the receipt."""
         self._transcript.chunk(part)
         self._answer.event(part)
         self._parts.append(part)
-        if part == DONE or self._withheld:
+        if self._answer.ended or self._withheld:
             self._withheld += 1
         return not self._withheld
 

@@ -57,10 +57,18 @@ def make_claims(
 
 
 def sampling_claims(sampling: Sampling) -> dict[str, str | int]:
-    """Stop sequences are content: only their number is said."""
-    return {
-        "temperature": repr(sampling.temperature),
-        "top_p": repr(sampling.top_p),
+    """Name every parameter that decides the answer; of those that are content, only that and how many there are.
+
+    Stop strings, biases, schemas and tools stand in the request, to which the receipt commits with a salt: a digest
+    of them here would let whoever holds the receipt alone test a guess.
+    """
+    floats = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+    return {name: repr(float(getattr(sampling, name))) for name in floats} | {
+        "top_k": sampling.top_k,
         "max_tokens": sampling.max_tokens,
+        "n": sampling.choices,
+        "best_of": sampling.candidates,
         "stop_count": len(sampling.stop),
+        "logit_bias_count": len(sampling.logit_bias),
+        "constrained": int(bool(sampling.grammar)),
     }

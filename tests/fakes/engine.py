@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
-from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
+from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Thinking, TokenLogprob
 from confide_protocol.errors import CapacityExceeded, ContextTooLong
 
 CARD = ModelCard(
@@ -26,10 +27,11 @@ class ScriptedEngine(Engine):
         fail_at: int | None = None,
         fault: Exception | None = None,
         capacity: int = 64,
+        thinks: Thinking = "no",
     ) -> None:
         self.words, self.step_s = list(words), step_s
         self.fail_at, self.fault = fail_at, fault
-        self.capacity = capacity
+        self.capacity, self.thinks = capacity, thinks
         self.requests: list[GenerationRequest] = []
         self.running = self.cancelled = 0
         self.started = asyncio.Event()
@@ -37,7 +39,7 @@ class ScriptedEngine(Engine):
 
     @property
     def card(self) -> ModelCard:
-        return CARD
+        return replace(CARD, thinks=self.thinks)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         if self.running >= self.capacity:
@@ -57,12 +59,18 @@ class ScriptedEngine(Engine):
                     raise self.fault
                 last = index == limit - 1
                 reason = ("stop" if limit == len(self.words) else "length") if last else None
-                yield Delta(word, prompt_tokens, index + 1, reason)
+                yield Delta(word, prompt_tokens, index + 1, reason, self.logprobs(request, word))
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
+
+    def logprobs(self, request: GenerationRequest, word: str) -> tuple[TokenLogprob, ...] | None:
+        """Every word is as likely as every other; asked for likely ones, it names itself."""
+        count = request.sampling.logprobs
+        token = word.encode()
+        return None if count is None else (TokenLogprob(token, -0.5, ((token, -0.5),) * min(count, 1)),)
 
     async def close(self) -> None:
         self.closed = True

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import cache
 
 from confide_attestation.evidence import CpuKind
-from confide_enclave.api.parameters import ChatParameters, CompletionParameters, parse_parameters
+from confide_enclave.api.parameters import ChatParameters, CompletionParameters
+from confide_enclave.api.reading import parse_parameters
 from confide_enclave.app import read_freshness
 from confide_enclave.errors import DeviceUnavailable, Refusal
 from confide_enclave.simulated import parse_cpu, parse_gpus, parse_states

@@ -4,7 +4,8 @@ import contextlib
 import json
 
 import pytest
-from confide_enclave.api.parameters import ChatParameters, CompletionParameters, parse_parameters
+from confide_enclave.api.parameters import ChatParameters, CompletionParameters
+from confide_enclave.api.reading import parse_parameters
 from confide_enclave.errors import Refusal
 from hypothesis import given
 from hypothesis import strategies as st

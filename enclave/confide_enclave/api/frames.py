@@ -1,18 +1,42 @@
 """OpenAI's response objects: every key that strict clients demand, null where there is nothing to say."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from confide_enclave.engine import Delta, FinishReason
+from confide_enclave.api.answer import event
+from confide_enclave.api.speech import Call, Piece, Said
+from confide_enclave.engine import TokenLogprob
+
+DONE = b"data: [DONE]\n\n"
 
 
-def usage_of(delta: Delta) -> dict[str, int]:
-    return {
-        "prompt_tokens": delta.prompt_tokens,
-        "completion_tokens": delta.completion_tokens,
-        "total_tokens": delta.prompt_tokens + delta.completion_tokens,
-    }
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of all candidates; those of a prompt count once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int = 0
+
+    @classmethod
+    def of(cls, candidates: Sequence[Said]) -> "Usage":
+        return cls(
+            max(said.prompt_tokens for said in candidates),
+            sum(said.completion_tokens for said in candidates),
+            sum(said.reasoning_tokens for said in candidates),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        tree: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+        if self.reasoning_tokens:
+            tree["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return tree
 
 
 @dataclass(frozen=True)
@@ -26,21 +50,55 @@ class Frame(ABC):
     include_usage: bool = False
 
     PREFIX: ClassVar[str]
+
+    @abstractmethod
+    def opening(self) -> list[bytes]:
+        """Return the events before anything is said."""
+
+    @abstractmethod
+    def news(self, said: Said, pieces: Sequence[Piece], logprobs: list[TokenLogprob] | None) -> list[bytes]:
+        """Return the events for what a choice said just now, and for its end. `said.begun`: it spoke before."""
+
+    @abstractmethod
+    def closing(self, choices: Sequence[Said], usage: Usage) -> list[bytes]:
+        """Return the last events."""
+
+    def messages(self, choices: Sequence[Said], *, done: bool) -> list[str]:
+        """Return the messages that a reader of the events so far has seen."""
+        return [said.message for said in choices if said.begun]
+
+    @abstractmethod
+    def whole(self, choices: Sequence[Said], usage: Usage) -> dict[str, Any]:
+        """Return the body of an answer that is no stream."""
+
+
+class CompletionFrame(Frame):
+    """What chat and text completions share."""
+
     WHOLE: ClassVar[str]
     PART: ClassVar[str]
 
     @abstractmethod
-    def part(self, text: str, *, first: bool) -> dict[str, Any]: ...
+    def _parts(
+        self, said: Said, pieces: Sequence[Piece], logprobs: list[TokenLogprob] | None
+    ) -> list[dict[str, Any]]: ...
 
     @abstractmethod
-    def end(self, finish_reason: FinishReason) -> dict[str, Any]: ...
+    def _choice(self, said: Said) -> dict[str, Any]: ...
 
-    @abstractmethod
-    def whole(self, text: str, last: Delta) -> dict[str, Any]: ...
+    def opening(self) -> list[bytes]:
+        return []
 
-    def usage(self, last: Delta) -> dict[str, Any]:
-        """The last chunk of a stream that asked for usage: no choices."""
-        return {**self._chunk([]), "usage": usage_of(last)}
+    def news(self, said: Said, pieces: Sequence[Piece], logprobs: list[TokenLogprob] | None) -> list[bytes]:
+        choices = self._parts(said, pieces, logprobs)
+        return [event(self._chunk([choice])) for choice in choices]
+
+    def closing(self, choices: Sequence[Said], usage: Usage) -> list[bytes]:
+        last = [event({**self._chunk([]), "usage": usage.to_json()})] if self.include_usage else []
+        return [*last, DONE]
+
+    def whole(self, choices: Sequence[Said], usage: Usage) -> dict[str, Any]:
+        return {**self._object(self.WHOLE, [self._choice(said) for said in choices]), "usage": usage.to_json()}
 
     def _object(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -58,36 +116,105 @@ class Frame(ABC):
 
 
 @dataclass(frozen=True)
-class ChatFrame(Frame):
+class ChatFrame(CompletionFrame):
     PREFIX = "chatcmpl-"
     WHOLE = "chat.completion"
     PART = "chat.completion.chunk"
 
-    def part(self, text: str, *, first: bool) -> dict[str, Any]:
-        delta = {"role": "assistant", "content": text, "refusal": None} if first else {"content": text}
-        return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+    def _parts(
+        self, said: Said, pieces: Sequence[Piece], logprobs: list[TokenLogprob] | None
+    ) -> list[dict[str, Any]]:
+        deltas: list[dict[str, Any]] = []
+        number = len(said.calls) - sum(piece.kind == "call" for piece in pieces)
+        for piece in pieces:
+            if piece.kind == "call":
+                deltas.append({"tool_calls": [{"index": number, **_call(said.calls[number])}]})
+                number += 1
+            else:
+                deltas.append({"content" if piece.kind == "content" else "reasoning_content": piece.text})
+        if not deltas and logprobs:
+            deltas.append({})
+        parts = [self._part(said, delta) for delta in deltas]
+        if parts and not said.begun:
+            first = {"role": "assistant", "content": None if "content" not in deltas[0] else "", "refusal": None}
+            parts[0]["delta"] = {**first, **deltas[0]}
+        if parts and logprobs is not None:
+            parts[0]["logprobs"] = _chat_logprobs(logprobs)
+        if said.finish is not None:
+            parts.append(self._part(said, {}, said.finish_reason))
+        return parts
 
-    def end(self, finish_reason: FinishReason) -> dict[str, Any]:
-        return self._chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason}])
+    def _part(self, said: Said, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        return {"index": said.index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
-    def whole(self, text: str, last: Delta) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": last.finish_reason}
-        return {**self._object(self.WHOLE, [choice]), "usage": usage_of(last)}
+    def _choice(self, said: Said) -> dict[str, Any]:
+        content = said.content if said.content or not said.calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        if said.calls:
+            message["tool_calls"] = [_call(call) for call in said.calls]
+        logprobs = None if said.logprobs is None else _chat_logprobs(said.logprobs)
+        return {"index": said.index, "message": message, "logprobs": logprobs, "finish_reason": said.finish_reason}
 
 
 @dataclass(frozen=True)
-class TextFrame(Frame):
+class TextFrame(CompletionFrame):
     PREFIX = "cmpl-"
     WHOLE = "text_completion"
     PART = "text_completion"
 
-    def part(self, text: str, *, first: bool) -> dict[str, Any]:
-        return self._chunk([{"index": 0, "text": text, "logprobs": None, "finish_reason": None}])
+    def _parts(
+        self, said: Said, pieces: Sequence[Piece], logprobs: list[TokenLogprob] | None
+    ) -> list[dict[str, Any]]:
+        text = "".join(piece.text for piece in pieces)
+        parts = []
+        if text or logprobs:
+            start = len(said.content) - len(text)
+            shown = None if logprobs is None else _text_logprobs(logprobs, start)
+            parts.append({"index": said.index, "text": text, "logprobs": shown, "finish_reason": None})
+        if said.finish is not None:
+            parts.append({"index": said.index, "text": "", "logprobs": None, "finish_reason": said.finish})
+        return parts
 
-    def end(self, finish_reason: FinishReason) -> dict[str, Any]:
-        return self._chunk([{"index": 0, "text": "", "logprobs": None, "finish_reason": finish_reason}])
+    def _choice(self, said: Said) -> dict[str, Any]:
+        shown = None if said.logprobs is None else _text_logprobs(said.logprobs, 0)
+        return {"index": said.index, "text": said.content, "logprobs": shown, "finish_reason": said.finish}
 
-    def whole(self, text: str, last: Delta) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": last.finish_reason}
-        return {**self._object(self.WHOLE, [choice]), "usage": usage_of(last)}
+
+def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
+        {
+            **_token(each.token, each.logprob),
+            "top_logprobs": [_token(token, logprob) for token, logprob in each.top],
+        }
+        for each in tokens
+    ]
+
+
+def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    return {"content": token_logprobs(tokens), "refusal": None}
+
+
+def _text_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any]:
+    """Return the older form; offsets count characters, those of a split character as they decode alone."""
+    texts = [each.token.decode(errors="replace") for each in tokens]
+    offsets = []
+    for text in texts:
+        offsets.append(start)
+        start += len(text)
+    tops = [{token.decode(errors="replace"): logprob for token, logprob in each.top} for each in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [each.logprob for each in tokens],
+        "top_logprobs": tops if any(tops) else None,
+        "text_offset": offsets,
+    }
+
+
+def _token(token: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -1,30 +1,42 @@
-"""Which path does what, and how the engine's deltas become OpenAI's answers."""
+"""Which path does what, and what each asks of the engine."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
-from confide_protocol.errors import EngineError
-
-from confide_enclave.api.answer import MEDIA_EVENTS, Answer, ApiRequest, Record, event, plain
+from confide_enclave.api.answer import Answer, ApiRequest, Record, plain
+from confide_enclave.api.choices import Plan, run, share_tokens
+from confide_enclave.api.constraints import check_grammar, format_rule, make_grammar
+from confide_enclave.api.embeddings import EmbeddingParameters, embedding_list
 from confide_enclave.api.frames import ChatFrame, Frame, TextFrame
-from confide_enclave.api.parameters import ChatParameters, CompletionParameters, parse_parameters
-from confide_enclave.engine import ChatMessage, Delta, Engine, GenerationRequest, Sampling
+from confide_enclave.api.parameters import ChatParameters, CompletionParameters, Generation, NamedTool
+from confide_enclave.api.reading import parse_parameters, unsupported
+from confide_enclave.api.responses import NamedFunction, ResponseFrame, ResponseParameters
+from confide_enclave.api.speech import Calls
+from confide_enclave.api.tools import NO_PARAMETERS, ToolUse, check_calls, choose_tools, tell_of_tools
+from confide_enclave.engine import ChatMessage, Embedder, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.errors import Refusal
 
 PATH_CHAT: Final = "/v1/chat/completions"
 PATH_COMPLETIONS: Final = "/v1/completions"
+PATH_RESPONSES: Final = "/v1/responses"
+PATH_EMBEDDINGS: Final = "/v1/embeddings"
 PATH_MODELS: Final = "/v1/models"
-DONE: Final = b"data: [DONE]\n\n"
 
 
 class Api:
-    """OpenAI's API over one engine with one model. `fingerprint` names what runs; clients see it."""
+    """OpenAI's API over one engine with one model, and maybe one embedder. `fingerprint` names what runs."""
 
     def __init__(
-        self, engine: Engine, fingerprint: str, *, clock: Callable[[], float], random: Callable[[int], bytes]
+        self,
+        engine: Engine,
+        fingerprint: str,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        embedder: Embedder | None = None,
     ) -> None:
-        self._engine, self._fingerprint = engine, fingerprint
+        self._engine, self._embedder, self._fingerprint = engine, embedder, fingerprint
         self._clock, self._random = clock, random
         self._started_unix_s = int(clock())
 
@@ -33,116 +45,181 @@ class Api:
 
         Raises: Refusal, EngineError. Cancelling it stops the engine.
         """
-        if request.path == PATH_CHAT:
+        asked = {
+            PATH_CHAT: self._chat,
+            PATH_COMPLETIONS: self._complete,
+            PATH_RESPONSES: self._respond,
+            PATH_EMBEDDINGS: self._embed,
+        }.get(request.path)
+        if asked is not None:
             _only(request, "POST")
-            chat = parse_parameters(request.body, ChatParameters)
-            return await self._generate(request, chat, [m.to_engine() for m in chat.messages], ChatFrame)
-        if request.path == PATH_COMPLETIONS:
-            _only(request, "POST")
-            text = parse_parameters(request.body, CompletionParameters)
-            return await self._generate(request, text, text.prompt, TextFrame)
+            return await asked(request)
         if request.path == PATH_MODELS:
             _only(request, "GET")
-            return plain(200, {"object": "list", "data": [self._model()]}, Record())
+            return plain(200, {"object": "list", "data": [self._model(card) for card in self._cards]}, Record())
         if request.path.startswith(PATH_MODELS + "/"):
             _only(request, "GET")
-            self._check_model(request.path.removeprefix(PATH_MODELS + "/"))
-            return plain(200, self._model(), Record())
+            return plain(200, self._model(self._find_model(request.path.removeprefix(PATH_MODELS + "/"))), Record())
         raise Refusal(404, "There is nothing at this path.", code="not_found")
 
-    async def _generate(
+    async def _chat(self, request: ApiRequest) -> Answer:
+        asked = parse_parameters(request.body, ChatParameters)
+        self._find_model(asked.model, self._engine.card)
+        functions = [tool.function for tool in asked.tools]
+        tools = [(each.name, each.parameters or NO_PARAMETERS, each.description) for each in functions]
+        choice = asked.tool_choice
+        named = choice.function.name if isinstance(choice, NamedTool) else None
+        use = choose_tools(
+            tools, choice if isinstance(choice, str) else None, named, parallel=asked.parallel_tool_calls
+        )
+        wanted = asked.response_format
+        rule = ""
+        if wanted is not None:
+            schema = wanted.json_schema.schema_ if wanted.json_schema else None
+            rule = format_rule(wanted.type, schema, wanted.pattern, "response_format")
+        plan = await self._converse(
+            request,
+            [message.to_engine() for message in asked.messages],
+            use,
+            rule,
+            self._sampling(asked, asked.token_limit, asked.logprob_count),
+            effort=asked.reasoning_effort,
+            places=("response_format", "reasoning_effort"),
+        )
+        return await self._run(request, plan, self._frame(ChatFrame, asked), stream=asked.stream)
+
+    async def _complete(self, request: ApiRequest) -> Answer:
+        asked = parse_parameters(request.body, CompletionParameters)
+        self._find_model(asked.model, self._engine.card)
+        sampling = self._sampling(asked, asked.token_limit, asked.logprob_count)
+        wanted = GenerationRequest(asked.prompt, sampling, request.cache_salt, request.account)
+        plan = Plan(wanted, logprobs=asked.logprobs is not None)
+        return await self._run(request, plan, self._frame(TextFrame, asked), stream=asked.stream)
+
+    async def _respond(self, request: ApiRequest) -> Answer:
+        asked = parse_parameters(request.body, ResponseParameters)
+        card = self._engine.card
+        self._find_model(asked.model, card)
+        tools = [(tool.name, tool.parameters or NO_PARAMETERS, tool.description or "") for tool in asked.tools]
+        choice = asked.tool_choice
+        named = choice.name if isinstance(choice, NamedFunction) else None
+        use = choose_tools(
+            tools, choice if isinstance(choice, str) else None, named, parallel=asked.parallel_tool_calls
+        )
+        wanted = asked.text.format
+        rule = format_rule(wanted.type, wanted.schema_, wanted.pattern, "text") if wanted is not None else ""
+        sampling = Sampling(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            max_tokens=share_tokens(asked.max_output_tokens, 1, card.context_tokens),
+            seed=self._seed(asked.seed),
+            logprobs=asked.logprob_count,
+        )
+        plan = await self._converse(
+            request,
+            asked.messages(),
+            use,
+            rule,
+            sampling,
+            effort=asked.reasoning.effort,
+            places=("text", "reasoning"),
+        )
+        frame = ResponseFrame(*self._named(ResponseFrame), asked=asked.echoed())
+        return await self._run(request, plan, frame, stream=asked.stream)
+
+    async def _embed(self, request: ApiRequest) -> Answer:
+        asked = parse_parameters(request.body, EmbeddingParameters)
+        if self._embedder is None:
+            raise Refusal(404, "This enclave serves no embeddings.", param="model", code="model_not_found")
+        self._find_model(asked.model, self._embedder.card)
+        embedded = await self._embedder.embed(asked.input)
+        record = Record(prompt_tokens=sum(embedded.token_counts))
+        return plain(200, embedding_list(asked.model, embedded, asked.encoding_format), record)
+
+    async def _converse(
         self,
         request: ApiRequest,
-        parameters: ChatParameters | CompletionParameters,
-        prompt: list[ChatMessage] | str,
-        kind: type[Frame],
-    ) -> Answer:
-        self._check_model(parameters.model)
-        seed = parameters.seed
-        sampling = Sampling(
-            temperature=parameters.temperature,
-            top_p=parameters.top_p,
-            max_tokens=parameters.token_limit or self._engine.card.context_tokens,
-            seed=int.from_bytes(self._random(6)) if seed is None else seed,
-            stop=parameters.stop,
+        messages: Sequence[ChatMessage],
+        use: ToolUse,
+        rule: str,
+        sampling: Sampling,
+        *,
+        effort: str | None,
+        places: tuple[str, str],
+    ) -> Plan:
+        """Plan an answer to messages; `places` name the parameters of the format and of the effort."""
+        check_calls(messages)
+        card = self._engine.card
+        if effort == "medium" and card.thinks == "no":
+            raise unsupported(places[1])
+        thinks = "no" if effort == "none" else card.thinks
+        grammar = make_grammar(rule, use.schemas, must_call=use.must_call, parallel=use.parallel, thinks=thinks)
+        await check_grammar(grammar, places[0] if rule else "tools")
+        if not card.takes_tools:
+            messages = tell_of_tools(messages, use.described)
+        wanted = GenerationRequest(
+            messages,
+            replace(sampling, grammar=grammar),
+            request.cache_salt,
+            request.account,
+            tools=use.described if card.takes_tools else (),
+            thinking=None if effort is None else effort != "none",
         )
-        record = Record(sampling=sampling)
-        frame = kind(
-            kind.PREFIX + self._random(12).hex(),
-            int(self._clock()),
-            self._engine.card.name,
-            self._fingerprint,
-            parameters.include_usage,
-        )
-        deltas = self._engine.generate(GenerationRequest(prompt, sampling, request.cache_salt, request.account))
-        if not parameters.stream:
-            return await _collect(deltas, frame, record)
-        batches = _stream(deltas, frame, record, request.flush_tokens)
-        return Answer(200, MEDIA_EVENTS, await anext(batches), batches, record)
+        calls: Calls = "never" if not use.tools else "instead" if rule else "after"
+        call_id = "call_" + self._random(8).hex()
+        return Plan(wanted, thinks, calls, sampling.logprobs is not None, call_id)
 
-    def _check_model(self, name: str) -> None:
-        if name != self._engine.card.name:
+    async def _run(self, request: ApiRequest, plan: Plan, frame: Frame, *, stream: bool) -> Answer:
+        return await run(self._engine, plan, frame, stream=stream, flush_tokens=request.flush_tokens)
+
+    def _sampling(self, asked: Generation, token_limit: int | None, logprobs: int | None) -> Sampling:
+        return Sampling(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            max_tokens=share_tokens(token_limit, asked.candidates, self._engine.card.context_tokens),
+            seed=self._seed(asked.seed),
+            stop=asked.stop,
+            top_k=asked.top_k,
+            min_p=asked.min_p,
+            frequency_penalty=asked.frequency_penalty,
+            presence_penalty=asked.presence_penalty,
+            repetition_penalty=asked.repetition_penalty,
+            logit_bias=asked.logit_bias,
+            logprobs=logprobs,
+            choices=asked.n,
+            candidates=asked.candidates,
+        )
+
+    def _seed(self, asked: int | None) -> int:
+        return int.from_bytes(self._random(6)) if asked is None else asked
+
+    def _frame(self, kind: type[ChatFrame] | type[TextFrame], asked: Generation) -> Frame:
+        return kind(*self._named(kind), include_usage=asked.include_usage)
+
+    def _named(self, kind: type[Frame]) -> tuple[str, int, str, str]:
+        return kind.PREFIX + self._random(12).hex(), int(self._clock()), self._engine.card.name, self._fingerprint
+
+    @property
+    def _cards(self) -> list[ModelCard]:
+        return [self._engine.card, *([self._embedder.card] if self._embedder else [])]
+
+    def _find_model(self, name: str, *cards: ModelCard) -> ModelCard:
+        """Return the model of that name, of these or of all. Raises: Refusal."""
+        offered = cards or self._cards
+        found = next((card for card in offered if card.name == name), None)
+        if found is None:
             raise Refusal(
                 404,
-                f"The model does not exist here; this enclave serves '{self._engine.card.name}'.",
+                f"The model does not exist here; this enclave serves '{offered[0].name}'.",
                 param="model",
                 code="model_not_found",
             )
+        return found
 
-    def _model(self) -> dict[str, str | int]:
-        return {
-            "id": self._engine.card.name,
-            "object": "model",
-            "created": self._started_unix_s,
-            "owned_by": "confide",
-        }
+    def _model(self, card: ModelCard) -> dict[str, Any]:
+        return {"id": card.name, "object": "model", "created": self._started_unix_s, "owned_by": "confide"}
 
 
 def _only(request: ApiRequest, method: str) -> None:
     if request.method != method:
         raise Refusal(405, f"This path takes {method} alone.", code="method_not_allowed")
-
-
-async def _collect(deltas: AsyncGenerator[Delta, None], frame: Frame, record: Record) -> Answer:
-    parts = []
-    async with aclosing(deltas):
-        async for delta in deltas:
-            parts.append(delta.text)
-            _count(record, delta)
-            if delta.finish_reason is not None:
-                record.messages = ["".join(parts)]
-                return plain(200, frame.whole(record.messages[0], delta), record)
-    raise EngineError
-
-
-async def _stream(
-    deltas: AsyncGenerator[Delta, None], frame: Frame, record: Record, flush_tokens: int
-) -> AsyncGenerator[tuple[bytes, ...], None]:
-    """Yield one batch for every `flush_tokens` tokens, empty if they made no text yet, and one at the end."""
-    text, flushed_tokens = "", 0
-    async with aclosing(deltas):
-        async for delta in deltas:
-            text += delta.text
-            _count(record, delta)
-            done = delta.finish_reason is not None
-            if not done and delta.completion_tokens - flushed_tokens < flush_tokens:
-                continue
-            flushed_tokens = delta.completion_tokens
-            batch = [event(frame.part(text, first=not record.messages))] if text else []
-            if text:
-                record.messages = ["".join([*record.messages, text])]
-                text = ""
-            if delta.finish_reason is None:
-                yield tuple(batch)
-                continue
-            record.messages = record.messages or [""]
-            batch.append(event(frame.end(delta.finish_reason)))
-            if frame.include_usage:
-                batch.append(event(frame.usage(delta)))
-            yield (*batch, DONE)
-            return
-    raise EngineError
-
-
-def _count(record: Record, delta: Delta) -> None:
-    record.prompt_tokens, record.completion_tokens = delta.prompt_tokens, delta.completion_tokens

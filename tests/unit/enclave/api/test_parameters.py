@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from confide_enclave.api.parameters import ChatParameters, CompletionParameters, parse_parameters
+from confide_enclave.api.parameters import ChatParameters, CompletionParameters
+from confide_enclave.api.reading import parse_parameters
 from confide_enclave.errors import Refusal
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -56,6 +57,11 @@ def test_null_means_the_default():
         {"stream": True, "stream_options": {"include_usage": True}},
         {"temperature": 0, "top_p": 1, "stop": "x", "seed": -1, "max_tokens": 5},
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"]},
+        {"n": 3, "best_of": 5, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "logit_bias": {"7": -100}},
+        {"n": 3, "stream": True, "logprobs": True, "top_logprobs": 20, "reasoning_effort": "none"},
+        {"frequency_penalty": -2, "presence_penalty": 2.0, "response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}}},
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}], "tool_choice": "required"},
     ],
 )
 def test_harmless_and_supported_parameters_pass(changes):
@@ -66,19 +72,35 @@ def test_harmless_and_supported_parameters_pass(changes):
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
     [
-        ({"n": 2}, "n", "unsupported_value"),
-        ({"n": True}, "n", "unsupported_value"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 17}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_value"),
+        ({"n": 3, "best_of": 2}, "best_of", "invalid_value"),
+        ({"stream": True, "best_of": 2}, "best_of", "invalid_value"),
         ({"store": True}, "store", "unsupported_value"),
-        ({"logprobs": True}, "logprobs", "unsupported_value"),
-        ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_value"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value"),
-        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"logprobs": 1}, "logprobs", "invalid_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0]", "invalid_value"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]", "invalid_value"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0]", "invalid_value"),
+        ({"tool_choice": "always"}, "tool_choice", "invalid_value"),
+        ({"functions": [{}]}, "functions", "unsupported_value"),
+        ({"response_format": {"type": "xml"}}, "response_format", "invalid_value"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "invalid_value"),
+        ({"response_format": {"type": "text", "pattern": "a"}}, "response_format", "invalid_value"),
+        ({"presence_penalty": 2.5}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.5}, "frequency_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"min_p": 1.5}, "min_p", "invalid_value"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"five": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {str(n): 1 for n in range(301)}}, "logit_bias", "invalid_value"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "invalid_value"),
+        ({"verbosity": "low"}, "verbosity", "unsupported_parameter"),
+        ({"previous_response_id": "x"}, "previous_response_id", "unknown_parameter"),
         ({"service_tier": "priority"}, "service_tier", "unsupported_value"),
-        ({"top_k": 5}, "top_k", "unknown_parameter"),
+        ({"top_a": 5}, "top_a", "unknown_parameter"),
         ({"Secret Prompt": 5}, None, "unknown_parameter"),
         ({"temperature": 2.1}, "temperature", "invalid_value"),
         ({"temperature": "1"}, "temperature", "invalid_value"),
@@ -98,6 +120,8 @@ def test_harmless_and_supported_parameters_pass(changes):
         ({"messages": "hi"}, "messages", "invalid_value"),
         ({"messages": [5]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0][0]", "invalid_value"),
+        ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "invalid_value"),
         ({"messages": [*MESSAGES, {**MESSAGES[0], "name": "x"}]}, "messages[1]", "unsupported_parameter"),

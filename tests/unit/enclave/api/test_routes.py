@@ -84,7 +84,7 @@ async def test_sampling_reaches_the_engine_and_the_record():
     answer, (text,) = await ask(engine, "/v1/chat/completions", body)
     sampling = engine.requests[0].sampling
     assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.stop) == (0.5, 0.25, -7, ("x",))
-    assert answer.record.sampling is sampling
+    assert answer.record.sampling == sampling
     assert json.loads(text)["choices"][0]["finish_reason"] == "length"
 
 
@@ -110,7 +110,7 @@ async def test_models_are_listed():
         ("GET", "/v1/models/gpt-4", None, 404, "model_not_found"),
         ("GET", "/v1/chat/completions", None, 405, "method_not_allowed"),
         ("POST", "/v1/models", {}, 405, "method_not_allowed"),
-        ("POST", "/v1/embeddings", {}, 404, "not_found"),
+        ("POST", "/v1/embeddings", {"model": "m", "input": "x"}, 404, "model_not_found"),
         ("GET", "/", None, 404, "not_found"),
         ("POST", "/v1/chat/completions?x=1", CHAT, 404, "not_found"),
     ],
