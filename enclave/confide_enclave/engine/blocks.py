@@ -1,8 +1,8 @@
 """Cached keys and values, in pages that are zeroed before another sequence may have them."""
 
+import mmap
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +65,8 @@ def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    # numpy leaves zeroing to the kernel, page by page as it is touched; torch.zeros touches all of it at once.
-    size = torch.Size(shape).numel() * dtype.itemsize
-    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
+    # The kernel zeroes pages as they are touched; torch.zeros touches all at once, numpy asks for pages of 2 MiB.
+    memory = mmap.mmap(-1, torch.Size(shape).numel() * dtype.itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
