@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llguidance import LLMatcher
+from llguidance import regex_to_lark
 
 from confide_enclave.api.reading import invalid
 from confide_enclave.engine import Thinking
@@ -78,8 +78,8 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 
 def regex_rule(pattern: str) -> str:
-    grammar = json.loads(LLMatcher.grammar_from_regex(pattern))
-    return str(grammar["grammars"][0]["lark_grammar"]).removeprefix("start: ")
+    """Return the rule; digits and word characters are ASCII's, as in a JSON Schema."""
+    return f"/{regex_to_lark(pattern, 'dw')}/"
 
 
 def make_grammar(
