@@ -1,11 +1,7 @@
-"""Properties of the engine's pure parts: text, scheduling, files."""
+"""Properties of the engine's pure parts: text, files."""
 
 from itertools import pairwise
 
-from confide_enclave.engine import Sampling
-from confide_enclave.engine.pages import PAGE_TOKENS, Pages
-from confide_enclave.engine.scheduler import Scheduler
-from confide_enclave.engine.sequence import Sequence
 from confide_enclave.engine.tokens import TextStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,48 +47,6 @@ def test_what_is_out_is_never_part_of_a_stop(text: str, stops: list[str], cuts: 
     """No stop string appears in what is let out."""
     out, _ = stream(stops, text.encode(), cuts)
     assert not any(stop in out for stop in stops)
-
-
-@given(
-    st.integers(4, 9),
-    st.integers(1, 4),
-    st.integers(1, 40),
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 24)), max_size=12),
-)
-def test_scheduler_serves_everybody(count: int, places: int, budget: int, requests: list[tuple[int, int]]) -> None:
-    """Pages are never shared, steps are bounded, everyone ends though pages run out, and all is free at the end."""
-    wiped: list[int] = []
-    pages = Pages(count, wiped.extend)
-    scheduler = Scheduler(pages, places, budget)
-    left: dict[Sequence, int] = {}
-    arrivals = iter(requests)
-    for _ in range(40 * sum(prompt + answer for prompt, answer in requests) + 1):
-        if (arrival := next(arrivals, None)) is not None:
-            sequence = Sequence([0] * arrival[0], Sampling(0, 1, 1, 0), arrival[1], TextStream(()), print)
-            left[sequence] = arrival[1]
-            scheduler.add(sequence)
-        step = scheduler.next_step()
-        if step is None:
-            continue
-        held = [page for sequence in scheduler.sequences for page in sequence.pages]
-        assert len(set(held)) == len(held) == count - pages.free
-        assert len(step.parts) <= places
-        assert sum(n for sequence, n in step.parts if sequence.remaining > 1) <= budget
-        for sequence, n in step.parts:
-            assert 1 <= n <= sequence.remaining
-            assert len(sequence.pages) * PAGE_TOKENS >= sequence.computed + n
-            sequence.computed += n
-            if sequence.remaining:
-                continue
-            sequence.generated.append(0)
-            left[sequence] -= 1
-            if not left[sequence]:
-                held = list(sequence.pages)
-                scheduler.remove(sequence)
-                assert wiped[-len(held) :] == held
-    assert scheduler.sequences == []
-    assert not any(left.values())
-    assert (pages.free, set(pages._state)) == (count, {0})
 
 
 @settings(max_examples=200)

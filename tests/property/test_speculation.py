@@ -9,8 +9,9 @@ import torch
 from confide_enclave.engine import Sampling, sampler
 from confide_enclave.engine.grammar import Grammars
 from confide_enclave.engine.pages import Pages
+from confide_enclave.engine.prefix import PrefixCache
 from confide_enclave.engine.runner import Runner
-from confide_enclave.engine.scheduler import Scheduler
+from confide_enclave.engine.scheduler import Bounds, Scheduler
 from confide_enclave.engine.sequence import Sequence
 from confide_enclave.engine.speculate import MAX_GUESSES, Guesser, PromptLookup, Proposer
 from confide_enclave.engine.tokens import TextStream, Tokens
@@ -53,7 +54,8 @@ def answer(sequences: list[Sequence], budget: int, pages: int = 40) -> tuple[dic
     rows: dict[Sequence, list] = {sequence: [] for sequence in sequences}
     runner = Runner(MACHINE.decoder, MACHINE.pool)
     free = Pages(pages, runner.wipe)
-    scheduler, steps = Scheduler(free, len(sequences), budget), Counter()
+    scheduler = Scheduler(free, PrefixCache(free, 0, 0), Bounds(len(sequences), budget, pages))
+    steps: Counter[Sequence] = Counter()
 
     def watched(logits, drawing):
         for row, sequence in zip(logits, drawing, strict=True):

@@ -63,14 +63,16 @@ class GenerationRequest:
 
     `tools` are what the model may call, as OpenAI's API describes them, for templates that know of tools;
     `thinking` False asks the template for an answer without reasoning, where it can. `cache_salt` is 32 bytes that
-    separate tenants in every cache; `account` serves fairness alone. `speculate` False: guess no tokens ahead, so
-    that the answer's pace does not tell how well it could be guessed.
+    separate tenants in every cache, and `cache_lasts` says that more requests may come with them; `account` serves
+    fairness alone. `speculate` False: guess no tokens ahead, so that the answer's pace does not tell how well it
+    could be guessed.
     """
 
     prompt: Sequence[ChatMessage] | str = field(repr=False)
     sampling: Sampling
     cache_salt: bytes = field(repr=False)
     account: str = ""
+    cache_lasts: bool = False
     tools: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     thinking: bool | None = None
     speculate: bool = True

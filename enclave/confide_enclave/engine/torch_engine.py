@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import structlog
 import torch
-from confide_protocol.errors import CapacityExceeded, EngineError
+from confide_protocol.errors import EngineError
 
-from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
+from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, open_weights
+from confide_enclave.engine.fairness import Admission
 from confide_enclave.engine.grammar import Grammars, Matcher
 from confide_enclave.engine.model import Decoder
 from confide_enclave.engine.package import Model
-from confide_enclave.engine.pages import Pages
+from confide_enclave.engine.pages import PAGE_TOKENS, Pages, pages_for
+from confide_enclave.engine.prefix import PrefixCache
+from confide_enclave.engine.public import public_ids
 from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.sampler import Drawn
-from confide_enclave.engine.scheduler import Scheduler, Step
+from confide_enclave.engine.scheduler import Bounds, Scheduler, Step
 from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.speculate import MAX_ROWS, Guesser, PromptLookup
 from confide_enclave.engine.tokens import TextStream, Tokens
@@ -37,16 +41,27 @@ class TorchEngine(Engine):
     differ.
     """
 
-    def __init__(self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[], Runner]) -> None:
-        """`build` runs on the model thread; `ready` is set when it is done, with whatever it raised."""
+    def __init__(
+        self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[int], Runner]
+    ) -> None:
+        """`build` makes a runner with so many pages, on the model thread; `ready` is set when that is done, with
+        whatever it raised. Raises: ConfigError.
+        """
         self._card, self._tokens, self._limits, self._build = card, tokens, limits, build
         self._grammars = Grammars(tokens)
-        pages = Pages(limits.pages, lambda held: self._runner.wipe(held))
-        self._scheduler = Scheduler(pages, limits.max_sequences, limits.prefill_chunk_tokens)
+        self._public = public_ids(tokens, limits.public_prefixes, limits.context_tokens)
+        self._page_count = limits.pages + sum(pages_for(len(ids)) for ids in self._public)
+        pages = Pages(self._page_count, lambda held: self._runner.wipe(held))
+        kept = limits.tenant_prefix_tokens // PAGE_TOKENS, limits.prefix_tokens // PAGE_TOKENS
+        self._prefixes = PrefixCache(pages, *kept)
+        bounds = Bounds(limits.max_sequences, limits.prefill_chunk_tokens, limits.account_pages)
+        self._scheduler = Scheduler(pages, self._prefixes, bounds)
         self._changed = threading.Condition()
         # Guarded by _changed.
-        self._admitted = 0
+        self._admitted = Admission(limits.max_account_requests, limits.max_sequences + limits.max_waiting)
         self._arrivals: deque[Sequence] = deque()
+        self._forgotten: list[bytes] = []
+        self._forget_all = False
         self._closed = False
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="confide-engine", daemon=True)
@@ -62,7 +77,7 @@ class TorchEngine(Engine):
         """
         model = open_weights(weights, limits, expected_sha256)
         card = make_card(model, name, limits)
-        engine = cls(card, Tokens(model.metadata), limits, lambda: _build_runner(model, limits))
+        engine = cls(card, Tokens(model.metadata), limits, lambda pages: _build_runner(model, limits, pages))
         engine.ready.result()
         return engine
 
@@ -72,7 +87,7 @@ class TorchEngine(Engine):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Yield one delta per token, its text maybe empty; the answer ends early where the context does."""
-        self._admit()
+        self._admit(request.account)
         try:
             # Long prompts take a while, and the tokenizer lets go of the GIL.
             prompt, grammar = await asyncio.to_thread(self._prepare, request)
@@ -88,10 +103,13 @@ class TorchEngine(Engine):
                 deliver=lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item),
                 grammar=grammar,
                 guesser=self._guesser() if request.speculate else None,
+                account=request.account,
+                salt=request.cache_salt,
+                lasting=request.cache_lasts,
             )
             self._submit(sequence)
         except BaseException:
-            self._release()
+            self._release(request.account)
             raise
         try:
             while True:
@@ -113,6 +131,18 @@ class TorchEngine(Engine):
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
 
+    def forget(self, salt: bytes) -> None:
+        """Zero what the cache keeps for a tenant, and its salt, within one step."""
+        with self._changed:
+            self._forgotten.append(salt)
+            self._changed.notify()
+
+    def forget_all(self) -> None:
+        """Do so for every tenant."""
+        with self._changed:
+            self._forget_all = True
+            self._changed.notify()
+
     def _prepare(self, request: GenerationRequest) -> tuple[list[int], Matcher | None]:
         sampling = request.sampling
         if any(token >= self._tokens.size for token, _ in sampling.logit_bias):
@@ -123,17 +153,15 @@ class TorchEngine(Engine):
     def _guesser(self) -> Guesser | None:
         return None if self._limits.speculate == "off" else Guesser(PromptLookup(), self._limits.guesses)
 
-    def _admit(self) -> None:
+    def _admit(self, account: str) -> None:
         with self._changed:
             if self._closed:
                 raise EngineError("the engine is closed")
-            if self._admitted >= self._limits.max_sequences + self._limits.max_waiting:
-                raise CapacityExceeded
-            self._admitted += 1
+            self._admitted.enter(account)
 
-    def _release(self) -> None:
+    def _release(self, account: str) -> None:
         with self._changed:
-            self._admitted -= 1
+            self._admitted.leave(account)
 
     def _submit(self, sequence: Sequence) -> None:
         with self._changed:
@@ -148,8 +176,9 @@ class TorchEngine(Engine):
         # All torch work stays on this thread: a second OpenMP pool beside it would halve the speed of both.
         torch.set_num_threads(self._limits.threads or max(1, torch.get_num_threads() - 1))
         try:
-            self._runner = self._build()
+            self._runner = self._build(self._page_count)
             del self._build  # and with it the model's metadata
+            self._publish()
         except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for ready
             self.ready.set_exception(fault)
             return
@@ -159,6 +188,17 @@ class TorchEngine(Engine):
                 work()
             except Exception as fault:  # noqa: BLE001 - outside a step nothing may fail: say so and serve no more
                 log.error("engine_ended", kind=type(fault).__name__)  # noqa: TRY400
+
+    def _publish(self) -> None:
+        """Read what the operator published, before anybody is served."""
+        for ids in self._public:
+            sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
+            sequence = Sequence(ids, sampling, 1, TextStream(()), deliver=lambda _: None)
+            self._scheduler.add(sequence)
+            while step := sequence.remaining and self._scheduler.next_step():
+                deque(self._runner.run(step), maxlen=0)
+            self._prefixes.publish(ids, sequence.pages)
+            self._scheduler.remove(sequence)
 
     def _run(self) -> None:
         while self._gather():
@@ -172,16 +212,35 @@ class TorchEngine(Engine):
             self._deliver(sequence, EngineError("the engine is closed"))
         for sequence in self._scheduler.sequences:
             self._retire(sequence)
+        self._prefixes.forget_all()
 
     def _gather(self) -> bool:
-        """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes."""
+        """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes.
+
+        Nor does it wait beyond the time when a tenant's pages are due to be forgotten.
+        """
+        due_s = self._prefixes.tick(time.monotonic(), self._limits.prefix_idle_s)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._arrivals or self._scheduler.sequences)
+            self._changed.wait_for(self._has_work, due_s)
+        self._forget()
         self._collect()
         for sequence in self._scheduler.sequences:
             if sequence.cancelled:
                 self._retire(sequence)
         return not self._closed
+
+    def _has_work(self) -> bool:
+        asked = self._arrivals or self._forgotten or self._forget_all
+        return bool(self._closed or asked or self._scheduler.sequences)
+
+    def _forget(self) -> None:
+        with self._changed:
+            salts, everybody = self._forgotten, self._forget_all
+            self._forgotten, self._forget_all = [], False
+        for salt in salts:
+            self._prefixes.forget(salt)
+        if everybody:
+            self._prefixes.forget_all()
 
     def _collect(self) -> None:
         with self._changed:
@@ -202,12 +261,16 @@ class TorchEngine(Engine):
                 self._retire(sequence, fault)
                 continue
             if delta is None:
+                self._prefixes.forget(sequence.salt)
                 self._retire(sequence, EngineError("the model's numbers are not finite"))
                 continue
             if delta.finish_reason:
+                self._scheduler.store(sequence)
                 self._retire(sequence, delta)
             else:
                 self._deliver(sequence, delta)
+        for sequence in step.sequences:
+            self._scheduler.store(sequence)
 
     def _draws(self, step: Step) -> Iterator[tuple[Sequence, Drawn | None]]:
         try:
@@ -224,7 +287,7 @@ class TorchEngine(Engine):
         self._scheduler.remove(sequence)
         if sequence.guesser is not None:
             sequence.guesser.close()
-        self._release()
+        self._release(sequence.account)
         if last is not None:
             self._deliver(sequence, last)
 
@@ -235,10 +298,10 @@ class TorchEngine(Engine):
             sequence.cancelled = True
 
 
-def _build_runner(model: Model, limits: EngineLimits) -> Runner:
+def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
     exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
     weights = load_weights(model, dtype)
     config = weights.config
-    pool = KvPool(config.layers, limits.pages, config.kv_heads, config.head_dim, torch.int8 if exact else dtype)
+    pool = KvPool(config.layers, pages, config.kv_heads, config.head_dim, torch.int8 if exact else dtype)
     rows = torch.int8 if limits.scheme == "w8a8" else dtype
     return Runner(Decoder(weights, limits.context_tokens, limits.mode, rows), pool)
