@@ -14,12 +14,14 @@ from confide_protocol.errors import ConfideError, ConfigError
 from confide_enclave import logs
 from confide_enclave.endorsements import Shelf
 from confide_enclave.engine.card import default_weights, read_card
+from confide_enclave.engine.directory import Directory
+from confide_enclave.engine.encoder_card import default_encoder, read_encoder_card
 from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
 from confide_enclave.node import assemble, check_machine, open_machine
 from confide_enclave.server import bind, serve
-from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_settings
+from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, load_gateway_secret, load_settings
 
 EXIT_CONFIG = 2
 EXIT_HARDWARE = 3
@@ -90,7 +92,10 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
 
 def _print_manifest(settings: EnclaveSettings) -> None:
     card = read_card(_weights(settings), settings.model.name, settings.engine)
-    manifest = build_manifest(settings, card)
+    encoder = None
+    if settings.embeddings is not None:
+        encoder = read_encoder_card(Directory(_encoder(settings.embeddings)), settings.embeddings.name)
+    manifest = build_manifest(settings, card, encoder)
     tree = {
         "release": manifest.release,
         "model": manifest.model,
@@ -118,6 +123,7 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
     listener = bind(file, settings.host, settings.port)
     try:
+        from confide_enclave.engine.encoder import BertEmbedder
         from confide_enclave.engine.torch_engine import TorchEngine
     except ImportError:
         raise ConfigError(
@@ -127,8 +133,10 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     attester, gpus = open_machine(settings)
     asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
     engine = TorchEngine.load(weights, settings.model.name, settings.engine)
+    wanted = settings.embeddings
+    embedder = None if wanted is None else BertEmbedder(_encoder(wanted), wanted.name, wanted)
     app, holder, manifest = assemble(
-        settings, engine, attester, secret, shelf=shelf, gpus=gpus, random=secrets.token_bytes
+        settings, engine, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
     )
     serve(
         app,
@@ -145,6 +153,16 @@ def _weights(settings: EnclaveSettings) -> Path:
     weights = Path(settings.model.weights)
     if not weights.exists():
         raise ConfigError(str(weights), "model.weights", "is not there; name a GGUF file or a converted directory")
+    return weights
+
+
+def _encoder(settings: EmbeddingsSettings) -> Path:
+    """Return where the encoder lies. Raises: ConfigError if it is not there."""
+    if settings.weights is None:
+        return default_encoder()
+    weights = Path(settings.weights)
+    if not weights.is_dir():
+        raise ConfigError(str(weights), "embeddings.weights", "is not there; name a published directory")
     return weights
 
 

@@ -8,17 +8,24 @@ from confide_enclave.engine import ModelCard
 from confide_enclave.settings import EnclaveSettings
 
 
-def build_manifest(settings: EnclaveSettings, card: ModelCard) -> Manifest:
+def build_manifest(settings: EnclaveSettings, card: ModelCard, encoder: ModelCard | None = None) -> Manifest:
     """Say what runs here; whether with GPUs is nothing that hardware measures, and a policy pins it with the rest.
 
-    Shapes stand in a fixed order, so that the file's order does not change the digest.
+    Shapes stand in a fixed order, so that the file's order does not change the digest. `encoder`: of embeddings.
     """
+    embeddings: dict[str, str] = {}
+    if encoder is not None:
+        embeddings = {
+            "embeddings": encoder.name,
+            "embeddings_weights": encoder.weights_digest.hex(),
+            "embeddings_tokenizer": encoder.tokenizer_digest.hex(),
+        }
     return Manifest(
         release=version("confide"),
         model=card.name,
         weights_digest=card.weights_digest,
         tokenizer_digest=card.tokenizer_digest,
-        engine={**card.engine, "gpus": settings.gpus},
+        engine={**card.engine, "gpus": settings.gpus, **embeddings},
         shapes=tuple(sorted(settings.shapes)),
         platform=settings.platform,
     )

@@ -16,7 +16,7 @@ from confide_enclave.app import EnclaveApp
 from confide_enclave.attester import Attester, QuoteRoom
 from confide_enclave.deadlines import Deadlines
 from confide_enclave.endorsements import Shelf
-from confide_enclave.engine import Engine
+from confide_enclave.engine import Embedder, Engine
 from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
 from confide_enclave.manifest import build_manifest, fingerprint
 from confide_enclave.recheck import Recheck
@@ -104,6 +104,7 @@ def assemble(
     *,
     shelf: Shelf | None = None,
     gpus: "GpuSource | None" = None,
+    embedder: Embedder | None = None,
     clock: Clock = time.time,
     monotonic: Clock = time.monotonic,
     random: Random,
@@ -115,7 +116,7 @@ def assemble(
     """
     log = structlog.get_logger()
     limits = settings.limits
-    manifest = build_manifest(settings, engine.card)
+    manifest = build_manifest(settings, engine.card, None if embedder is None else embedder.card)
     shelf = Shelf() if shelf is None else shelf
 
     async def check(source: "GpuSource") -> None:
@@ -138,12 +139,14 @@ def assemble(
 
     async def close() -> None:
         await engine.close()
+        if embedder is not None:
+            await embedder.close()
         signer.shutdown(wait=False)
 
     session = Session(
         holder=holder,
         manifest=manifest,
-        api=Api(engine, fingerprint(manifest), clock=clock, random=random),
+        api=Api(engine, fingerprint(manifest), embedder=embedder, clock=clock, random=random),
         answer_timeout_s=limits.answer_timeout_s,
         clock=clock,
         random=random,

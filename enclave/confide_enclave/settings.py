@@ -13,6 +13,7 @@ from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
 from pydantic import Field, field_validator
 
 from confide_enclave.engine.card import EngineLimits
+from confide_enclave.engine.encoder_card import EncoderLimits
 
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
@@ -27,6 +28,13 @@ class ModelSettings(Settings):
 
     kind: Literal["torch"] = "torch"
     name: Annotated[str, Field(min_length=1, max_length=128)] = "smollm2-135m-instruct"
+    weights: str | None = None
+
+
+class EmbeddingsSettings(EncoderLimits):
+    """Which encoder gives embeddings. `weights`: a published directory; absent: what its package carries."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)] = "all-minilm-l6-v2"
     weights: str | None = None
 
 
@@ -90,6 +98,7 @@ class EnclaveSettings(Settings):
     )
     model: ModelSettings = ModelSettings()
     engine: EngineLimits = EngineLimits()
+    embeddings: EmbeddingsSettings | None = None
     keyset: KeysetSettings = KeysetSettings()
     limits: Limits = Limits()
     devices: DeviceSettings = DeviceSettings()
@@ -139,6 +148,9 @@ def load_settings(path: Path) -> EnclaveSettings:
 
     given = settings.devices.model_dump()
     devices = {name: value if name == "imds_url" else resolve(value) for name, value in given.items()}
+    embeddings = settings.embeddings
+    if embeddings is not None:
+        embeddings = embeddings.model_copy(update={"weights": resolve(embeddings.weights)})
     return settings.model_copy(
         update={
             "gateway_secret_file": str(folder / settings.gateway_secret_file),
@@ -146,6 +158,7 @@ def load_settings(path: Path) -> EnclaveSettings:
             "endorsements_file": resolve(settings.endorsements_file),
             "devices": DeviceSettings(**devices),
             "model": settings.model.model_copy(update={"weights": resolve(settings.model.weights)}),
+            "embeddings": embeddings,
         }
     )
 

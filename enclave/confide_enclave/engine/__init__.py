@@ -137,6 +137,8 @@ class Embedder(Protocol):
 
     async def embed(self, texts: Sequence[str]) -> Embedded: ...
 
+    async def close(self) -> None: ...
+
 
 class Engine(Protocol):
     """Continuous generation for many requests at once.

@@ -1,4 +1,4 @@
-"""[embeddings] in enclave.toml: off unless asked for; on, the encoder stands in the manifest, read without torch."""
+"""[embeddings] in enclave.toml: off unless asked for; on, the encoder is in the manifest, read without torch."""
 
 import json
 import os
