@@ -29,7 +29,7 @@ RTMRS: Final = (
     bytes(MEASUREMENT_BYTES),
 )
 # FEATURE_FLAG of a report: one GPU passed through, or several.
-SINGLE, MULTI = (0).to_bytes(4, "little"), (1).to_bytes(4, "little")
+SINGLE, MULTI = b"\0\0", b"\1\0"
 NONE: Final = "none"
 Tree = dict[str, Any]
 

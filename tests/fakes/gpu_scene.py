@@ -8,7 +8,7 @@ from typing import Any
 
 from confide_attestation.appraise import appraise
 from confide_attestation.evidence import Endorsements, EvidenceBundle, GpuEvidence
-from confide_attestation.nvidia.device import Arch
+from confide_attestation.nvidia.device import ENABLED, Arch
 from confide_attestation.nvidia.digest import gpu_evidence_digest
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.nvidia.ocsp import OcspAnswer
@@ -70,7 +70,8 @@ def eight_and_four() -> tuple[Patched, ...]:
     switches = [SimulatedDevice(vendor(), arch=Arch.LS10, pdi=bytes([0xB0 + n]) * 8) for n in range(4)]
     to_switches = b"".join(each.pdi[::-1] for each in switches) + bytes(8)
     to_gpus = b"".join(each.pdi for each in gpus) + b"\xff" * 64
-    wired: list[Patched] = [(each, {Opaque.FEATURE_FLAG: PPCIE, Opaque.SWITCH_PDI: to_switches}) for each in gpus]
+    protected = {Opaque.FEATURE_FLAG: PPCIE, Opaque.PROTECTED_PCIE_STATUS: ENABLED, Opaque.SWITCH_PDI: to_switches}
+    wired: list[Patched] = [(each, protected) for each in gpus]
     wired += [(each, {Opaque.SWITCH_GPU_PDIS: to_gpus}) for each in switches]
     return tuple(wired)
 

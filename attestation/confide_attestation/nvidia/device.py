@@ -9,7 +9,7 @@ from confide_attestation.nvidia.spdm import Opaque, SpdmReport
 
 NO_PDI = bytes(PDI_BYTES)
 ENABLED, DISABLED = b"\xaa", b"\x55"
-_MODES = {0: "SPT", 1: "MPT", 2: "PPCIE"}
+_MODES = {b"\0\0": "SPT", b"\1\0": "MPT", b"\2\0": "PPCIE"}
 _SWITCH_PRODUCT = "5612_0002_890"
 
 
@@ -110,18 +110,19 @@ def _text(report: SpdmReport, kind: Opaque) -> str:
 
 
 def _mode(report: SpdmReport, arch: Arch) -> str | None:
-    """Return the mode that a GPU reports; None if it names none and could be in either of two.
+    """Return the mode that a GPU reports, "unknown" if its words contradict one another; None if it names none and
+    could be in either of two.
 
     Drivers before 580 report no flag. A Hopper is then in single-GPU mode unless it reports protected PCIe: it has
     no third, its NVLink is never encrypted. A Blackwell without the flag could be in single- or multi-GPU mode.
     """
-    flag = report.opaque.get(Opaque.FEATURE_FLAG)
-    if flag is not None:
-        return _MODES.get(int.from_bytes(flag, "little"), "unknown")
-    protected = report.opaque.get(Opaque.PROTECTED_PCIE_STATUS, DISABLED)
-    if protected != DISABLED:
-        return "PPCIE" if protected == ENABLED else "unknown"
-    return "SPT" if arch is Arch.HOPPER else None
+    flag, protected = (report.opaque.get(kind) for kind in (Opaque.FEATURE_FLAG, Opaque.PROTECTED_PCIE_STATUS))
+    if protected not in (None, ENABLED, DISABLED):
+        return "unknown"
+    if flag is None:
+        return "PPCIE" if protected == ENABLED else "SPT" if arch is Arch.HOPPER else None
+    mode = _MODES.get(flag, "unknown")
+    return mode if protected is None or (mode == "PPCIE") == (protected == ENABLED) else "unknown"
 
 
 def _pdis(report: SpdmReport, kind: Opaque, limit: int | None = None) -> tuple[bytes, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from confide_attestation.nvidia.device import Arch
+from confide_attestation.nvidia.device import DISABLED, ENABLED, Arch
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
 from confide_attestation.nvidia.spdm import Opaque
 from confide_attestation.nvidia.verify import verify_nvidia
@@ -27,9 +27,9 @@ class Machine:
     def devices(self, mode: bytes = PPCIE) -> list[Patched]:
         to_switches = b"".join(each.pdi[::-1] for each in self.switches) + bytes(8)
         to_gpus = b"".join(each.pdi for each in self.gpus) + b"\xff" * 64
-        wired: list[Patched] = [
-            (each, {Opaque.FEATURE_FLAG: mode, Opaque.SWITCH_PDI: to_switches}) for each in self.gpus
-        ]
+        protected = ENABLED if mode == PPCIE else DISABLED
+        said = {Opaque.FEATURE_FLAG: mode, Opaque.PROTECTED_PCIE_STATUS: protected, Opaque.SWITCH_PDI: to_switches}
+        wired: list[Patched] = [(each, {**said}) for each in self.gpus]
         return wired + [(each, {Opaque.SWITCH_GPU_PDIS: to_gpus}) for each in self.switches]
 
 
