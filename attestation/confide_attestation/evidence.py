@@ -49,6 +49,13 @@ class CpuEvidence:
     report: bytes
     vtpm: VtpmEvidence | None = None
 
+    @property
+    def has_more(self) -> bool:
+        """Say whether there is a part that evidence of this kind does not have, and so nothing would judge."""
+        if self.vtpm is None or self.kind is CpuKind.AZURE_TDX:
+            return False
+        return self.kind is not CpuKind.AZURE_SEV_SNP or bool(self.vtpm.td_quote)
+
 
 @dataclass(frozen=True)
 class GpuEvidence:

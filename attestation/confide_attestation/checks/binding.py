@@ -42,13 +42,13 @@ def check_binding(
 
     `bound` is None unless the hardware's signatures hold. Does not check: the hardware's evidence itself.
     """
-    kind, wanted = evidence.cpu.kind, policy.platform.cpu_kind
+    kind, wanted, more = evidence.cpu.kind, policy.platform.cpu_kind, evidence.cpu.has_more
     profile = policy.platform.profile
     ledger.expect(
         CheckId.CPU_KIND,
-        kind is wanted,
+        kind is wanted and not more,
         f"{kind}, as the profile {profile} demands",
-        f"{kind}, and the profile {profile} demands {wanted}",
+        f"{kind}{' and parts of another kind' if more else ''}, the profile {profile} demands {wanted}",
     )
     statement, end_unix_s = _check_statement(ledger, evidence, bound, now_unix_s), None
     if statement is not None:

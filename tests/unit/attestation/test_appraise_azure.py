@@ -26,7 +26,8 @@ from confide_attestation.vtpm.ids import (
 from confide_attestation.vtpm.policy import COVERING
 
 from tests.fakes.azure_scene import SNP, TDX, AzureScene
-from tests.fakes.scene import NOW
+from tests.fakes.scene import NOW, Scene
+from tests.fakes.tdx_scene import TdxScene
 
 Corruption = Callable[[AzureScene], object]
 REST = (*RUNTIME_CHECKS, *AK_CHECKS, *TPM_CHECKS, VtpmCheck.TPM_NONCE, *MACHINE_CHECKS, *BINDING_CHECKS)
@@ -204,7 +205,7 @@ def test_the_other_machines_report_is_foreign() -> None:
     for profile, other in ((SNP, TDX), (TDX, SNP)):
         cpu = replace(AzureScene(other).build()[0].cpu, kind=CpuKind(f"azure-{profile[6:]}"))
         result = AzureScene(profile, bundle={"cpu": cpu}).appraise()
-        assert failed(result) == {"hcl_foreign", "tpm_nonce"}
+        assert failed(result) == {"hcl_foreign", "tpm_nonce"} | ({"cpu_kind"} if other == TDX else set())
         assert result.verdict is Verdict.REFUSED
 
 
@@ -257,3 +258,18 @@ def test_the_result_ends_with_the_first_of_all() -> None:
     young = AzureScene(TDX)
     young.edit_policy("max_collateral_age_s = 86400", "max_collateral_age_s = 3900")
     assert until(young) == 300
+
+
+def test_what_is_no_part_of_a_kind_is_refused() -> None:
+    """A vTPM's quote beside bare hardware, a TDX quote beside SEV-SNP's: nothing would judge them."""
+    azure, bare, tdx = AzureScene(SNP), Scene(), TdxScene()
+    own = azure.build()[0].cpu
+    assert own.vtpm is not None
+    for scene, cpu in (
+        (azure, replace(own, vtpm=replace(own.vtpm, td_quote=b"quote"))),
+        (bare, replace(bare.build()[0].cpu, vtpm=own.vtpm)),
+        (tdx, replace(tdx.build()[0].cpu, vtpm=own.vtpm)),
+    ):
+        assert failed(scene.appraise()) == set()
+        scene.bundle["cpu"] = cpu
+        assert failed(scene.appraise()) == {"cpu_kind"}
