@@ -11,12 +11,12 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 from confide_protocol import cbor, labels
 from confide_protocol.errors import PolicyError
 from confide_protocol.settings import Settings, parse_toml
-from pydantic import AwareDatetime, BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from confide_attestation.eventlog.policy import DstackPolicy
 from confide_attestation.evidence import CpuKind
 from confide_attestation.nvidia.policy import GpuPolicy
-from confide_attestation.policy_types import Hex32, NonEmpty, Waived
+from confide_attestation.policy_types import Hex32, Moment, NonEmpty, Waived
 from confide_attestation.snp.policy import SnpPolicy
 from confide_attestation.tdx.policy import TdxPolicy
 from confide_attestation.vtpm.policy import VtpmPolicy
@@ -144,7 +144,7 @@ class AppraisalPolicy(Settings):
 
     id: Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9._-]{2,63}$")]
     serial: Annotated[int, Field(ge=1, lt=1 << 53)]
-    not_after: AwareDatetime
+    not_after: Moment
     kind: Literal["hardware", "simulated"]
     session: Session
     freshness: Freshness
@@ -211,7 +211,7 @@ class AppraisalPolicy(Settings):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the content in deterministic CBOR: comments and order of the file do not count."""
-        tree = self.model_dump(mode="json") | {"not_after": self.not_after_unix_s}
+        tree = self.model_dump(mode="json")
         return hashlib.sha256(cbor.encode({"purpose": labels.PURPOSE_POLICY, "policy": tree})).digest()
 
 

@@ -1,9 +1,10 @@
 """The words that every policy file is made of: closed, typed, without optional fields or empty lists."""
 
+from datetime import datetime
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from confide_protocol.settings import Settings
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import AwareDatetime, Discriminator, Field, PlainSerializer, StringConstraints, Tag
 
 Reason: TypeAlias = Annotated[str, StringConstraints(min_length=10, max_length=400)]
 Level: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -13,6 +14,13 @@ Hex32: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Hex48: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{96}$")]
 Hex64: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")]
 
+
+def _unix_s(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+# However a time is written, the policy's digest has it in Unix seconds.
+Moment: TypeAlias = Annotated[AwareDatetime, PlainSerializer(_unix_s, return_type=int, when_used="json")]
 T = TypeVar("T")
 # TOML has lists only; strictness stays on for what is in them. An empty list would be trivially satisfied.
 NonEmpty: TypeAlias = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]

@@ -3,9 +3,20 @@
 from typing import Annotated, Literal, TypeAlias
 
 from confide_protocol.settings import Settings
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from confide_attestation.policy_types import Hex32, Hex48, Hex64, Level, NonEmpty, Reason, Rises, Rule, Waivable
+from confide_attestation.policy_types import (
+    Hex32,
+    Hex48,
+    Hex64,
+    Level,
+    Moment,
+    NonEmpty,
+    Reason,
+    Rises,
+    Rule,
+    Waivable,
+)
 from confide_attestation.snp.abi import Firmware, Product
 
 FirmwareVersion: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
@@ -25,12 +36,12 @@ class MinTcbTurin(MinTcb):
 class Rise(Settings):
     """From this time on, more is demanded: time for operators to update, set beforehand."""
 
-    at: AwareDatetime
+    at: Moment
     min_tcb: MinTcb
 
 
 class RiseTurin(Settings):
-    at: AwareDatetime
+    at: Moment
     min_tcb: MinTcbTurin
 
 

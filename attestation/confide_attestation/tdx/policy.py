@@ -3,9 +3,9 @@
 from typing import Annotated, Literal, TypeAlias
 
 from confide_protocol.settings import Settings
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from confide_attestation.policy_types import Hex8, Hex16, Hex48, NonEmpty, Reason, Rule, Waivable
+from confide_attestation.policy_types import Hex8, Hex16, Hex48, Moment, NonEmpty, Reason, Rule, Waivable
 
 Advisory: TypeAlias = Annotated[str, StringConstraints(pattern=r"^INTEL-SA-\d{5}$")]
 
@@ -23,7 +23,7 @@ class Grace(Settings):
         ]
     ]
     advisories: NonEmpty[Advisory]
-    until: AwareDatetime
+    until: Moment
     because: Reason
 
     @property

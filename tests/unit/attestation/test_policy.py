@@ -7,6 +7,8 @@ from confide_attestation.policy import HardwarePolicy, SimulatedPolicy, load_pol
 from confide_attestation.policy_text import simulated_policy
 from confide_protocol.errors import PolicyError
 
+from tests.fakes.tdx_scene import TdxScene
+
 EXAMPLE = (Path(__file__).resolve().parents[3] / "deploy/policies/example.toml").read_text()
 SIMULATED = simulated_policy(
     ark_sha256=bytes(32), measurement=bytes(48), manifest_digest=bytes(32), not_after_unix_s=1_800_000_000
@@ -103,3 +105,21 @@ def test_digest_names_the_content_and_not_the_file() -> None:
     moved = "serial = 1\n" + SIMULATED.replace("serial = 1\n", "").replace("T08:00:00Z", "T09:00:00+01:00")
     assert load_policy(moved.encode(), "b.toml").digest == one.digest
     assert load_policy(SIMULATED.replace("serial = 1", "serial = 2").encode(), "a.toml").digest != one.digest
+
+
+@pytest.mark.parametrize("written", ["2027-03-01T01:00:00+01:00", "2027-03-01T00:00:00.000Z"])
+def test_every_time_is_digested_as_unix_seconds(written: str) -> None:
+    """That a least TCB rises at, that a grace lasts until: equal moments are equal policies."""
+
+    def snp(at: str) -> bytes:
+        later = f"{{ at = {at}, min_tcb = {{ bl = 9, tee = 0, snp = 0, ucode = 0 }} }}"
+        return load(SIMULATED.replace('rises = "never" }\nturin', f"rises = {later} }}\nturin")).digest
+
+    def tdx(until: str) -> bytes:
+        scene = TdxScene()
+        grace = f'statuses = ["OutOfDate"], advisories = ["INTEL-SA-00001"], until = {until}'
+        scene.edit_policy('tcb_grace = "refused"', f'tcb_grace = {{ {grace}, because = "being updated" }}')
+        return scene.build()[2].digest
+
+    for digest in (snp, tdx):
+        assert digest(written) == digest("2027-03-01T00:00:00Z") != digest("2027-03-01T00:00:01Z")
