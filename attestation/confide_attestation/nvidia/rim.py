@@ -14,7 +14,7 @@ from lxml import etree
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.nvidia.certificates import Path, judge_path, load_certificate
 from confide_attestation.nvidia.ids import NvidiaCheck
-from confide_attestation.nvidia.xmldsig import parse_strict, split_signed
+from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES, parse_strict, split_signed
 from confide_attestation.snp.certificates import library_warnings_ignored
 
 CHAIN_LENGTH = 4
@@ -69,13 +69,20 @@ def looks_like_rim(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and bool(_MANIFEST.search(data[:8192]))
 
 
-@lru_cache(maxsize=256)
-@library_warnings_ignored()
 def judge_rim(data: bytes, root_spki_sha256: bytes) -> JudgedRim:
-    """Judge form, certificates and signature, then read; remembered by its bytes.
+    """Judge form, certificates and signature, then read; remembered by its bytes, if they are not too many.
 
     Does not check: validity in time, revocation, that it is meant for a certain device.
     """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        fault = f"a manifest of {len(data)} bytes is too large; at most {MAX_DOCUMENT_BYTES}"
+        return JudgedRim({NvidiaCheck.RIM_FORMAT: fault}, None, None)
+    return _judge(data, root_spki_sha256)
+
+
+@lru_cache(maxsize=256)
+@library_warnings_ignored()
+def _judge(data: bytes, root_spki_sha256: bytes) -> JudgedRim:
     try:
         document = split_signed(parse_strict(data))
         certificates = [load_certificate(der) for der in document.certificates]

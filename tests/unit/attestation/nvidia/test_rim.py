@@ -3,8 +3,10 @@
 import time
 
 import pytest
+from confide_attestation.nvidia import rim as rim_module
 from confide_attestation.nvidia.ids import NvidiaCheck
 from confide_attestation.nvidia.rim import JudgedRim, RimKind, judge_rim, looks_like_rim
+from confide_attestation.nvidia.xmldsig import MAX_DOCUMENT_BYTES
 from confide_attestation.simulated.nvidia import SimulatedVendor, new_key
 
 GOLDEN = {0: (b"\1" * 48,), 3: (b"\2" * 48, b"\3" * 48)}
@@ -187,3 +189,12 @@ def test_a_manifest_is_known_by_its_root() -> None:
         b"<SoftwareIdentityX>",
     ):
         assert not looks_like_rim(data)
+
+
+def test_a_manifest_that_is_too_large_is_not_remembered(vendor: SimulatedVendor) -> None:
+    """Refused before anything keeps its bytes."""
+    before = rim_module._judge.cache_info().currsize
+    for number in range(3):
+        judged = judge_rim(b"<" + bytes((number,)) * MAX_DOCUMENT_BYTES, vendor.roots.rim_spki_sha256)
+        assert list(judged.faults) == [NvidiaCheck.RIM_FORMAT]
+    assert rim_module._judge.cache_info().currsize == before
