@@ -14,6 +14,8 @@ from confide_attestation.order import span
 from confide_attestation.result import AttestationResult, Check, Outcome, Verdict
 from confide_attestation.sections import Topic, sections
 from confide_attestation.snp.ids import SNP_CHAIN_CHECKS, SNP_REPORT_CHECKS, SnpCheck
+from confide_attestation.tdx.claims import TCB_STATUSES
+from confide_attestation.tdx.explain import UP_TO_DATE
 from confide_attestation.tdx.ids import TdxCheck
 from confide_attestation.vtpm.ids import MACHINE_CHECKS, VtpmCheck
 
@@ -114,7 +116,8 @@ def export_ear(result: AttestationResult, build: str = "confide") -> dict[str, A
         (rest if name is None else of_submodule.setdefault(name, [])).extend(section.checks)
     if not of_submodule:
         of_submodule["evidence"], rest = rest, []
-    vectors = {name: _vector(name, checks, result.simulated) for name, checks in of_submodule.items()}
+    graced = _is_graced(result)
+    vectors = {name: _vector(name, checks, result.simulated, graced) for name, checks in of_submodule.items()}
     status = _status(result.verdict, max(value for vector in vectors.values() for value in vector.values()))
     ear: dict[str, Any] = {
         "eat_profile": EAR_PROFILE,
@@ -154,7 +157,13 @@ def _rows(checks: Iterable[Check]) -> list[list[str]]:
     return [[check.id, check.outcome.value, check.detail] for check in checks]
 
 
-def _vector(name: str, checks: Iterable[Check], simulated: bool) -> dict[str, int]:
+def _is_graced(result: AttestationResult) -> bool:
+    """Say whether a policy's grace made good for what Intel says of the platform or its quoting enclave."""
+    claims = result.claims.get("cpu0", {})
+    return any(claims.get(name, UP_TO_DATE) != UP_TO_DATE for name in TCB_STATUSES)
+
+
+def _vector(name: str, checks: Iterable[Check], simulated: bool, graced: bool) -> dict[str, int]:
     """Map checks to AR4SI; what was not judged is 0, "no claim"."""
     outcomes = {check.id: check.outcome for check in checks}
 
@@ -163,12 +172,13 @@ def _vector(name: str, checks: Iterable[Check], simulated: bool) -> dict[str, in
         return failure if Outcome.FAIL in seen else 2 if Outcome.PASS in seen else 0
 
     table = _VECTORS.get(name, _Vector(authentic=()))
+    open_faults = 32 if graced and table is _CPU else 0
     authentic = judged(table.authentic, 99)
     if authentic == 99:
         return {"instance-identity": 99, "hardware": 99}
     return {
         "instance-identity": authentic,
-        "hardware": 97 if simulated else max(authentic, judged(table.hardware, 96)),
+        "hardware": 97 if simulated else max(authentic, judged(table.hardware, 96), open_faults),
         "configuration": judged(table.configuration, 96),
         "executables": judged(table.executables, 33),
         "runtime-opaque": authentic,

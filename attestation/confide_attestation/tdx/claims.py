@@ -8,6 +8,7 @@ from confide_attestation.tdx.collateral import Collateral
 from confide_attestation.tdx.library import Pck
 
 Claims = dict[str, str | int | bool]
+TCB_STATUSES = ("tcb_status", "tcb_level_status", "qe_tcb_status")
 _BITS = {
     "debug": TdBit.DEBUG,
     "migratable": TdBit.MIGRATABLE,

@@ -113,3 +113,15 @@ def test_checks_of_no_evidence_have_a_submodule_too() -> None:
     ear = export_ear(result)
     assert ear["submods"]["evidence"]["ear.status"] == ear["ear.status"] == "none"
     assert set(ear["submods"]["evidence"]["ear.trustworthiness-vector"].values()) == {0}
+
+
+@pytest.mark.parametrize("status", ["tcb_status", "tcb_level_status", "qe_tcb_status"])
+def test_hardware_under_a_grace_is_a_warning(status: str) -> None:
+    """What Intel says is open, a policy may accept for a while; another relying party hears of it."""
+    checks = tuple(Check(each, Outcome.PASS, "") for each in IDS)
+    up_to_date = dict.fromkeys(("tcb_status", "tcb_level_status", "qe_tcb_status"), "UpToDate")
+    for said, hardware, word in ((up_to_date, 2, "affirming"), (up_to_date | {status: "OutOfDate"}, 32, "warning")):
+        ear = export_ear(AttestationResult(Verdict.ACCEPTED, checks, {"cpu0": said}, False, "p", bytes(32), NOW))
+        assert ear["submods"]["cpu0"]["ear.trustworthiness-vector"]["hardware"] == hardware
+        assert ear["submods"]["nvidia"]["ear.trustworthiness-vector"]["hardware"] == 2
+        assert ear["ear.status"] == ear["submods"]["cpu0"]["ear.status"] == word
