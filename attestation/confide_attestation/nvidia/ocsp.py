@@ -4,6 +4,7 @@ Source: RFC 6960. NVIDIA answers with ECDSA P-384, by a responder delegated for 
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -215,17 +216,24 @@ def _in_window(response: ocsp.OCSPResponse, now_unix_s: int) -> bool:
 @lru_cache(maxsize=512)
 def _parse(der: bytes) -> ocsp.OCSPResponse:
     try:
-        response = ocsp.load_der_ocsp_response(der)
-        if response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
-            # The library reads lazily; what cannot be read shall show here and nowhere later.
-            singles = list(response.responses)
-            if len(singles) == 1:
-                _ = (response.this_update_utc, response.next_update_utc, response.certificate_status)
-                _ = (response.serial_number, response.hash_algorithm, response.extensions)
-                _ = response.revocation_reason
-            _ = [each.public_key() for each in response.certificates]
-            _ = [each.extensions for each in response.certificates]
-            _ = (response.signature_algorithm_oid, response.tbs_response_bytes)
+        with warnings.catch_warnings():
+            # What the library only warns of is judged here, and an answer's bytes are nothing for stderr.
+            warnings.simplefilter("ignore")
+            return _read(der)
     except _READ_FAULTS:
         raise EvidenceMalformed("not an OCSP answer that can be read here") from None
+
+
+def _read(der: bytes) -> ocsp.OCSPResponse:
+    response = ocsp.load_der_ocsp_response(der)
+    if response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
+        # The library reads lazily; what cannot be read shall show here and nowhere later.
+        singles = list(response.responses)
+        if len(singles) == 1:
+            _ = (response.this_update_utc, response.next_update_utc, response.certificate_status)
+            _ = (response.serial_number, response.hash_algorithm, response.extensions)
+            _ = response.revocation_reason
+        _ = [each.public_key() for each in response.certificates]
+        _ = [each.extensions for each in response.certificates]
+        _ = (response.signature_algorithm_oid, response.tbs_response_bytes)
     return response

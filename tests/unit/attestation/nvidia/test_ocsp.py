@@ -1,7 +1,9 @@
 """OCSP answers: about the right certificate, by the right responder, in their window, and good."""
 
 import base64
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -105,6 +107,17 @@ def test_answers_are_read_as_der_or_base64(vendor: SimulatedVendor) -> None:
     for data in (b"", b"0", b"\x30\x00", b"!!!!", good.der[:-1], good.der + b"\0", b"0" * 20_000):
         with pytest.raises(EvidenceMalformed):
             read_answer(data)
+
+
+def test_a_damaged_answer_is_silent(vendor: SimulatedVendor) -> None:
+    """The library warns of some faults; nothing that was sent may make it write to stderr."""
+    good = answer(vendor).der
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for at in range(len(good)):
+            with suppress(EvidenceMalformed):
+                read_answer(good[:at] + bytes((good[at] ^ 0x80,)) + good[at + 1 :])
+    assert heard == []
 
 
 def test_signatures_are_of_whole_bytes(vendor: SimulatedVendor) -> None:
