@@ -65,7 +65,10 @@ class Limits(Settings):
 
 
 class DeviceSettings(Settings):
-    """Where the machine's devices are; what is left out is where Linux and the clouds put it."""
+    """Where the machine's devices are; what is left out is where Linux and the clouds put it.
+
+    Without `ccel` no event log goes with a TDX quote: the profile tdx/gcp demands one, tdx/direct refuses it.
+    """
 
     tsm_root: str | None = None
     sev_guest: str | None = None

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.eventlog.dstack import parse_list
@@ -35,20 +34,23 @@ from confide_enclave.collect.tpm import TPM, OpenTpm, Tpm, open_tpm
 from confide_enclave.collect.tsm import TSM_ROOT, Provider, TsmReport, read_tsm
 from confide_enclave.errors import DeviceUnavailable
 
-CCEL: Final = Path("/sys/firmware/acpi/tables/data/CCEL")
 Ioctl = Callable[[int, int, bytearray], object]
 Collect = Callable[[bytes], Quote]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a machine's devices are, and how they are reached. A test puts its own here."""
+    """Where a machine's devices are, and how they are reached. A test puts its own here.
+
+    `ccel` is the firmware's event log, and given only where it shall go with the evidence: profiles that do not
+    know it refuse it.
+    """
 
     timeout_s: float
     tsm_root: Path = TSM_ROOT
     sev_guest: Path = SEV_GUEST
     tdx_guest: Path = TDX_GUEST
-    ccel: Path = CCEL
+    ccel: Path | None = None
     tpm: Path = TPM
     imds_url: str = IMDS_URL
     dstack_socket: Path = DSTACK_SOCKET
@@ -103,7 +105,7 @@ def collect_snp(machine: Machine, statement: bytes) -> Quote:
 
 
 def collect_tdx(machine: Machine, statement: bytes) -> Quote:
-    """Through configfs-tsm, with the firmware's event log if there is one."""
+    """Through configfs-tsm, with the firmware's event log if the settings name it."""
     report_data = hashlib.sha512(statement).digest()
     if not machine.files.exists(machine.tsm_root):
         # Older kernels give a TDREPORT, which only a quoting service can sign, and none is in reach without tsm.
@@ -148,7 +150,7 @@ def _tsm(machine: Machine, report_data: bytes, provider: Provider) -> TsmReport:
 
 
 def _ccel(machine: Machine) -> tuple[EventLog, ...]:
-    if not machine.files.exists(machine.ccel):
+    if machine.ccel is None:
         return ()
     try:
         return (EventLog("ccel", machine.files.read(machine.ccel, MAX_PART_BYTES)),)

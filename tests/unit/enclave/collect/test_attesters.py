@@ -127,12 +127,12 @@ class TdxMachine(Tsm):
         raise self.ccel
 
 
-@pytest.mark.parametrize(("ccel", "logs"), [(None, ()), (b"log", (EventLog("ccel", b"log"),))])
+@pytest.mark.parametrize(("ccel", "logs"), [(None, ()), (Path("CCEL"), (EventLog("ccel", b"log"),))])
 async def test_tdx_by_tsm(intel, roots, ccel, logs):
-    """The verifier accepts the quote; the firmware's log is there if the machine has one."""
+    """The verifier accepts the quote; the firmware's log goes with it only if the settings name it."""
     tsm = TdxMachine(intel.sign_quote, provider="tdx_guest")
-    tsm.ccel = ccel
-    quote = await choose_attester("tdx", machine(files=tsm)).quote(STATEMENT)
+    tsm.ccel = b"log"
+    quote = await choose_attester("tdx", machine(files=tsm, ccel=ccel)).quote(STATEMENT)
     judged(quote, roots, TdxEndorsements(intel.collateral()))
     assert quote.cpu.kind is CpuKind.TDX
     assert quote.event_logs == logs
@@ -144,12 +144,13 @@ async def test_a_tdx_quote_with_padding_is_read(intel):
     assert len((await choose_attester("tdx", machine(files=tsm)).quote(STATEMENT)).cpu.report) == 8000
 
 
-async def test_an_event_log_that_may_not_be_read_is_a_fault(intel):
+@pytest.mark.parametrize(("code", "said"), [(errno.EACCES, "permission denied"), (errno.ENOENT, "CCEL: ")])
+async def test_an_event_log_that_cannot_be_read_is_a_fault(intel, code, said):
     """The file is root's: leaving the log out silently would fail at the client."""
     tsm = TdxMachine(intel.sign_quote, provider="tdx_guest")
-    tsm.ccel = fault(errno.EACCES)
-    with pytest.raises(DeviceUnavailable, match=r"CCEL: permission denied"):
-        await choose_attester("tdx", machine(files=tsm)).quote(STATEMENT)
+    tsm.ccel = fault(code)
+    with pytest.raises(DeviceUnavailable, match=said):
+        await choose_attester("tdx", machine(files=tsm, ccel=Path("CCEL"))).quote(STATEMENT)
 
 
 @pytest.mark.parametrize(
