@@ -30,8 +30,8 @@ def rms_norm_int8(x: Tensor, epsilon: float, weight: Tensor | None = None) -> tu
     width = x.shape[-1]
     # Whole numbers under 2^14: their sum is exact in float64.
     squares = torch.mul(levels, levels).sum(-1, keepdim=True, dtype=torch.float64)
-    floor = torch.mul(per_unit, _constant(math.sqrt(epsilon * width))).square_()
-    scales = squares.add_(floor).rsqrt_().mul_(_constant(LEVELS * math.sqrt(width))).float()
+    floor = per_unit.double().mul_(_constant(math.sqrt(epsilon * width)))
+    scales = squares.add_(floor.mul_(floor)).rsqrt_().mul_(_constant(LEVELS * math.sqrt(width))).float()
     if weight is None:
         return levels.to(torch.int8), scales
     weighted, weighted_tops = quantise(torch.mul(x, weight))
@@ -41,13 +41,13 @@ def rms_norm_int8(x: Tensor, epsilon: float, weight: Tensor | None = None) -> tu
 def head_norm_exact(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return `x / rms(x) * weight` over the last dimension, float32, in 2^20 levels. Exact up to 2^12 wide."""
     width, tops = x.shape[-1], x.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
-    per_unit = torch.div(_constant(2.0**20), tops)
-    levels = torch.mul(x, per_unit).round_().double()
-    floor = per_unit.double().mul_(math.sqrt(epsilon * width)).square_()
+    per_unit = torch.div(_constant(2.0**20), tops.double())
+    levels = torch.mul(x, per_unit).round_()
+    floor = per_unit.mul_(math.sqrt(epsilon * width)).square_()
     scales = torch.mul(levels, levels).sum(-1, keepdim=True).add_(floor).rsqrt_().mul_(math.sqrt(width))
     return levels.mul_(scales).mul_(weight).float()
 
 
 @cache
 def _constant(value: float) -> Tensor:
-    return torch.tensor(value)
+    return torch.tensor(value, dtype=torch.float64)

@@ -1,17 +1,28 @@
 """The definition in plain torch: each row by itself, so that a neighbour never changes the draw.
 
 Weights are whole numbers on a fixed grid, so their sums are exact in any order; every tie goes to the lower id.
+Each is a table's 2^(-i/1024) times a cubic for what lies between, element by element: softmax and exp would leave
+the last bits to the processor's vectors.
 """
 
 import math
+from decimal import Context, Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
-GRID: Final = 1 << 48  # what a probability of 1 weighs; less than one part of it is never drawn
+# What the likeliest token weighs; what would weigh less than half of 1 is never drawn. 2^18 tokens stay under 2^63.
+GRID_BITS: Final = 44
 UNIFORM_BITS: Final = 53
+_STEPS: Final = 1024
+_LAST: Final = (GRID_BITS + 1) * _STEPS
+_PER_NAT: Final = 1.4426950408889634 * _STEPS
+_SLOPE: Final = -0.6931471805599453 / _STEPS
+_CUBIC: Final = (_SLOPE * _SLOPE * _SLOPE / 6, _SLOPE * _SLOPE / 2, _SLOPE)
+_DECIMAL: Final = Context(prec=40)
 
 
 def sample(
@@ -51,7 +62,9 @@ def forbid(logits: Tensor, allowed: Tensor) -> Tensor:
 
 def log_probabilities(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return one row's natural log-probabilities, float64, and the ids of the `count` greatest, best first."""
-    return torch.log_softmax(logits.double(), -1), greatest(logits, count)
+    wide = logits.double()
+    total = Decimal(int(_weigh(wide, 1.0).sum())) / (1 << GRID_BITS)
+    return wide - wide.max() - float(total.ln(_DECIMAL)), greatest(logits, count)
 
 
 def greatest(logits: Tensor, count: int) -> Tensor:
@@ -68,9 +81,7 @@ def greatest(logits: Tensor, count: int) -> Tensor:
 def _draw(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    wide = logits.double()
-    # A softmax over one row is one thread's work, so its bits do not depend on how many there are.
-    weights = (torch.softmax((wide - wide.max()) / temperature, -1) * GRID).long()
+    weights = _weigh(logits.double(), temperature)
     if 0 < top_k < len(weights):
         kept = torch.zeros_like(weights)
         ids = greatest(logits, top_k)
@@ -94,3 +105,21 @@ def _nucleus(logits: Tensor, weights: Tensor, top_p: float) -> Tensor:
     ids = candidates[order]
     ids = ids[: int((weights[ids].cumsum(0) < needed).sum()) + 1]
     return torch.zeros_like(weights).index_copy(0, ids, weights[ids])
+
+
+def _weigh(logits: Tensor, temperature: float) -> Tensor:
+    """Return 2^GRID_BITS * exp((logit - greatest) / temperature) of one float64 row, rounded, int64. Exact."""
+    distance = torch.sub(logits.max(), logits).div_(temperature).mul_(_PER_NAT).clamp_max_(_LAST)
+    steps = distance.floor()
+    rest = distance.sub_(steps)
+    cube, square, slope = _CUBIC
+    between = torch.mul(rest, cube).add_(square).mul_(rest).add_(slope).mul_(rest).add_(1.0)
+    return _table(logits.device).index_select(0, steps.long()).mul_(between).round_().long()
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    """Return 2^(GRID_BITS - i / _STEPS), float64, and 0 at the end; correctly rounded, whatever the C library."""
+    octave = [float(_DECIMAL.power(2, Decimal(-i) / _STEPS)) for i in range(_STEPS)]
+    values = [math.ldexp(each, GRID_BITS - down) for down in range(GRID_BITS + 1) for each in octave]
+    return torch.tensor([*values, 0.0], dtype=torch.float64, device=device)
