@@ -76,8 +76,9 @@ def piece_end(text: str, at: int, digits: int) -> int:
     return blank if blank == len(text) or blank == at + 1 else blank - 1
 
 
-# The long s and the Kelvin sign are letters that some case folding takes for s and k: nothing to do with cuts.
-TEXTS = st.text(st.sampled_from("aZé日٣9½ \t\n\r'sStTlL_.!🙂\u00a0\u0301") | st.characters(exclude_characters="ſ"))
+# The long s counts as an s in some case folding; later versions of Unicode assign what Python's leaves open.
+OTHERS = st.characters(exclude_characters="ſ", exclude_categories=["Cn", "Cs"])
+TEXTS = st.text(st.sampled_from("aZé日٣9½ \t\n\r'sStTlL_.!🙂\u00a0\u0301") | OTHERS)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
