@@ -82,12 +82,14 @@ class KeysetHolder:
         clock: Clock,
         random: Random,
         may_rotate: Callable[[], bool] = lambda: True,
+        forget: Callable[[], object] = lambda: None,
     ) -> None:
+        """`forget` is called when a keyset's end takes the salts of all tenants with it."""
         self._manifest_digest = manifest_digest
         self._simulated = simulated
         self._lifetime_s, self._grace_s = lifetime_s, grace_s
         self._replay_capacity = replay_capacity
-        self._clock, self._random, self._may_rotate = clock, random, may_rotate
+        self._clock, self._random, self._may_rotate, self._forget = clock, random, may_rotate, forget
         self._tenant_key = fresh(random)
         self._current: Generation | None = self._generate()
         self._previous: Generation | None = None
@@ -112,6 +114,7 @@ class KeysetHolder:
     def tick(self) -> None:
         """Rotate and drop what is due."""
         now, current = self._clock(), self._current
+        before = current
         if self._previous is not None and now >= self._previous_until_s:
             self._previous = None
         if current is not None and now >= current.keyset.not_after_unix_s + self._grace_s:
@@ -121,9 +124,15 @@ class KeysetHolder:
             until = now if current is None else min(now + self._grace_s, current.keyset.not_after_unix_s)
             self._previous, self._previous_until_s = current if now < until else None, until
             self._current = self._generate()
+        if self._current is not before:
+            self._tenant_key = fresh(self._random)
+            self._forget()
 
     def tenant_salt(self, cache_key: bytes | None) -> bytes:
-        """Derive the salt that separates one client's cache from all others; without a key, nobody's."""
+        """Derive the salt that separates one client's cache from all others, until the keyset in use changes.
+
+        Without a key it is nobody's.
+        """
         if cache_key is None:
             return fresh(self._random)
         return hmac.digest(self._tenant_key, cache_key, hashlib.sha256)

@@ -134,6 +134,7 @@ def assemble(
         clock=clock,
         random=random,
         may_rotate=recheck.may_rotate,
+        forget=engine.forget_all,
     )
     signer = ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="confide-signer")
 

@@ -16,7 +16,10 @@ MEDIA_EVENTS = "text/event-stream"
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """A request that authenticated to its last chunk. `flush_tokens` is the shape's rule for merging deltas."""
+    """A request that authenticated to its last chunk. `flush_tokens` is the shape's rule for merging deltas.
+
+    `cache_lasts`: the client sent a key from which the salt follows, so that more requests may come with it.
+    """
 
     method: str
     path: str
@@ -24,6 +27,7 @@ class ApiRequest:
     flush_tokens: int
     cache_salt: bytes = field(repr=False)
     account: str
+    cache_lasts: bool = False
 
 
 @dataclass

@@ -92,7 +92,9 @@ class Api:
         asked = parse_parameters(request.body, CompletionParameters)
         self._find_model(asked.model, self._engine.card)
         sampling = self._sampling(asked, asked.token_limit, asked.logprob_count)
-        wanted = GenerationRequest(asked.prompt, sampling, request.cache_salt, request.account)
+        wanted = GenerationRequest(
+            asked.prompt, sampling, request.cache_salt, request.account, cache_lasts=request.cache_lasts
+        )
         plan = Plan(wanted, logprobs=asked.logprobs is not None)
         return await self._run(request, plan, self._frame(TextFrame, asked), stream=asked.stream)
 
@@ -162,6 +164,7 @@ class Api:
             replace(sampling, grammar=grammar),
             request.cache_salt,
             request.account,
+            cache_lasts=request.cache_lasts,
             tools=use.described if card.takes_tools else (),
             thinking=None if effort is None else effort != "none",
         )

@@ -152,4 +152,7 @@ class Engine(Protocol):
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]: ...
 
+    def forget_all(self) -> None:
+        """Let go of what is kept for tenants beyond their requests. One that keeps nothing does nothing."""
+
     async def close(self) -> None: ...

@@ -196,7 +196,7 @@ class TorchEngine(Engine):
             sequence = Sequence(ids, sampling, 1, TextStream(()), deliver=lambda _: None)
             self._scheduler.add(sequence)
             while step := sequence.remaining and self._scheduler.next_step():
-                deque(self._runner.run(step), maxlen=0)
+                next(self._runner.run(step), None)  # nobody takes the token
             self._prefixes.publish(ids, sequence.pages)
             self._scheduler.remove(sequence)
 

@@ -115,6 +115,7 @@ async def test_the_cache_tenant_comes_from_the_sealed_key_alone():
     for fields in ({}, {}, {labels.FIELD_CACHE_KEY: HEX}, *[{labels.FIELD_CACHE_KEY: None}] * 2):
         sealed = Sealed(node, statement, CHAT, fields=fields)
         sealed.open(await sealed.send(node))
+    assert [request.cache_lasts for request in node.engine.requests] == [True, True, True, False, False]
     same, again, other, none, neither = (request.cache_salt for request in node.engine.requests)
     assert same == again
     assert len({same, other, none, neither}) == 4

@@ -130,3 +130,17 @@ def test_tenant_salts():
     assert holder.tenant_salt(key) == holder.tenant_salt(key) != other.tenant_salt(key)
     assert holder.tenant_salt(None) != holder.tenant_salt(None)
     assert len(holder.tenant_salt(key)) == 32
+
+
+def test_a_keyset_takes_the_salts_of_tenants_with_it():
+    """With the next keyset the same key has another salt, and whoever kept anything under the old one is told."""
+    clock, told = Clock(), []
+    holder = make_holder(clock, forget=lambda: told.append(clock()))
+    key, digest = os.urandom(32), holder.current.digest
+    salt = holder.tenant_salt(key)
+    clock.now += 60
+    assert (holder.current.digest, holder.tenant_salt(key), told) == (digest, salt, [])
+    clock.now = holder.current.keyset.not_after_unix_s - 1
+    assert holder.current.digest != digest
+    assert holder.tenant_salt(key) != salt
+    assert told == [clock()]
