@@ -164,7 +164,9 @@ def _check_signatures(
     ):
         ledger.expect(
             check_id,
-            is_signed_by(certificate, issuer, roots.min_rsa_bits),
+            # A packaged ARK is trusted byte for byte; its own signature, which the tests hold, shows nothing more.
+            (certificate is ark and digest in amd_roots().ark_sha256.values())
+            or is_signed_by(certificate, issuer, roots.min_rsa_bits),
             f"signed by {by} (RSASSA-PSS, SHA-384)",
             f"the signature does not verify under the key of {by}",
         )

@@ -4,8 +4,16 @@ import warnings
 
 import pytest
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.roots import amd
 from confide_attestation.simulated.amd import SimulatedAmd
-from confide_attestation.snp.certificates import library_warnings_ignored, load_certificate, load_crl, parse_vek
+from confide_attestation.snp.abi import Product
+from confide_attestation.snp.certificates import (
+    is_signed_by,
+    library_warnings_ignored,
+    load_certificate,
+    load_crl,
+    parse_vek,
+)
 from confide_attestation.snp.chain import amd_roots
 from cryptography import x509
 
@@ -76,3 +84,11 @@ def test_packaged_roots_are_the_published_ones() -> None:
     """The pinned fingerprints are those of roots/README.md."""
     prefixes = {product.value: digest.hex()[:16] for product, digest in amd_roots().ark_sha256.items()}
     assert prefixes == {"Milan": "69d063b45344d26a", "Genoa": "4c6598d19c18719c", "Turin": "1f084161a44bb6d9"}
+
+
+@pytest.mark.parametrize("product", list(Product))
+def test_packaged_certificates_are_signed_from_the_ark_on(product: Product) -> None:
+    """The ARK by itself too, which no judgement of a chain under it repeats."""
+    ark = x509.load_pem_x509_certificate(amd.ARK_PEM[product].encode())
+    for pem in (amd.ARK_PEM, amd.ASK_PEM, amd.ASVK_PEM):
+        assert is_signed_by(x509.load_pem_x509_certificate(pem[product].encode()), ark, 4096)
