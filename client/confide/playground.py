@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -229,13 +230,15 @@ class Playground:
         self.write("gateway.secret", secrets.token_hex(32))
         settings = ENCLAVE.format(port=enclave_port, platform=self.platform)
         device = self.start_device()
-        # The manifest speaks of no device: it is measured while they start.
-        config = str(self.write("manifest.toml", settings + enclave_settings))
+        # The manifest says that there are GPUs, and not whose: it is measured while they start.
+        gpus = ("gpus = true\n", GPU_ROOTS) if self.gpus else ("", "")
+        nobody = gpus[1].format_map(defaultdict(lambda: "00" * 32))
+        config = str(self.write("manifest.toml", settings + gpus[0] + enclave_settings + nobody))
         measuring = self.confide("manifest", "enclave", "--config", config, "--manifest")
         keys = self.confide("keys", "keys", "new", "--file", f"{self.folder}/keys.toml", "--label", "you", "--json")
         device_says = device.ready()
-        gpus = ("gpus = true\n", GPU_ROOTS.format_map(device_says)) if self.gpus else ("", "")
-        self.write("enclave.toml", settings + gpus[0] + enclave_settings + gpus[1])
+        roots = gpus[1].format_map(device_says)
+        self.write("enclave.toml", settings + gpus[0] + enclave_settings + roots)
         enclave = self.start_enclave()
         self.write_policy(device_says, measuring.ready()["manifest_digest"])
         self.api_key = keys.ready()["key"]
