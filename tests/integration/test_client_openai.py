@@ -1,5 +1,6 @@
 """openai 3.x against the real stack: sync, async, streamed, through both ways in."""
 
+import json
 from typing import Any
 
 import confide
@@ -12,7 +13,7 @@ from confide_attestation.errors import AppraisalRejected
 from confide_protocol import labels
 from confide_protocol.errors import RelayRefused
 
-from tests.fakes.stack import ANSWER, Stack, ask
+from tests.fakes.stack import ANSWER, QUESTION, Stack, ask
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,101 @@ def test_an_inner_http_client_of_httpx2(stack: Stack) -> None:
     """The transport alone serves any HTTP use, without openai."""
     with httpx2.Client(transport=Transport(stack.url, relay=stack.relay())) as http:
         assert http.get(stack.url + "/v1/models").json()["data"][0]["id"] == stack.model
+
+
+def test_structured_output(client: confide.OpenAI) -> None:
+    """A schema through openai's own helper, a pattern through the extra body."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "population": {"type": "integer"}},
+        "required": ["city", "population"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}}
+    answer = ask(client, response_format=wanted, max_tokens=64)
+    assert json.loads(answer.choices[0].message.content)["city"] in ("Paris", "Rome")
+    pattern = {"response_format": {"type": "regex", "pattern": "(Paris|Rome)!"}}
+    assert ask(client, extra_body=pattern).choices[0].message.content in ("Paris!", "Rome!")
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
+    assert caught.value.param == "response_format"
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "capital_of",
+        "description": "Look up a country's capital.",
+        "parameters": {
+            "type": "object",
+            "properties": {"country": {"type": "string", "maxLength": 20}},
+            "required": ["country"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_tools_are_called_and_answered(client: confide.OpenAI) -> None:
+    """A whole round: the call, whole and streamed alike, then the answer to its result; the receipts hold."""
+    asked = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 64}
+    answer = ask(client, **asked)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "capital_of"
+    assert "country" in json.loads(call.function.arguments)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    deltas = [chunk.choices[0].delta for chunk in ask(client, **asked, stream=True) if chunk.choices]
+    parts = [part.function for delta in deltas for part in delta.tool_calls or []]
+    assert "".join(part.arguments or "" for part in parts) == call.function.arguments
+    assert client.last_receipt is not None
+    assert client.last_receipt.claims.sampling["constrained"] == 1
+    messages = [
+        {"role": "user", "content": QUESTION},
+        answer.choices[0].message.to_dict(),
+        {"role": "tool", "tool_call_id": call.id, "content": "Paris"},
+    ]
+    assert ask(client, tools=[TOOL], tool_choice="none", messages=messages).choices[0].message.content
+
+
+def test_several_answers_with_log_probabilities(client: confide.OpenAI) -> None:
+    """Three choices in one stream and in one body; every parameter stands in the receipt."""
+    asked = {"n": 3, "temperature": 1.2, "seed": 7, "logprobs": True, "top_logprobs": 2, "frequency_penalty": 0.5}
+    answer = ask(client, **asked)
+    said: dict[int, str] = {}
+    for chunk in ask(client, **asked, stream=True):
+        for choice in chunk.choices:
+            said[choice.index] = said.get(choice.index, "") + (choice.delta.content or "")
+    assert said == {choice.index: choice.message.content for choice in answer.choices}
+    assert len(set(said.values())) == 3
+    assert all(len(choice.logprobs.content[0].top_logprobs) == 2 for choice in answer.choices)
+    assert client.last_receipt is not None
+    claims = client.last_receipt.claims
+    assert (claims.message_count, claims.seed) == (3, 7)
+    assert (claims.sampling["n"], claims.sampling["frequency_penalty"]) == (3, "0.5")
+    best = client.completions.create(model=answer.model, prompt="The", best_of=3, max_tokens=4)
+    assert len(best.choices) == 1
+
+
+def test_responses(client: confide.OpenAI) -> None:
+    """openai's Responses: whole, streamed through its helper, with a tool; nothing is stored."""
+    asked = {"model": "smollm2-135m-instruct", "input": QUESTION, "temperature": 0, "max_output_tokens": 16}
+    answer = client.responses.create(**asked)
+    assert ANSWER in answer.output_text
+    assert client.last_receipt is not None
+    assert client.last_receipt.claims.message_count == 1
+    with client.responses.stream(**asked) as stream:
+        streamed = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == streamed == answer.output_text
+    assert client.last_receipt.claims.message_count == 1
+    function = {"type": "function", "strict": True, **TOOL["function"]}
+    called = client.responses.create(**{**asked, "max_output_tokens": 64}, tools=[function], tool_choice="required")
+    assert called.output[0].type == "function_call"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**asked, previous_response_id=answer.id)
+    assert caught.value.param == "previous_response_id"
+
+
+def test_no_embeddings_without_a_model_for_them(client: confide.OpenAI) -> None:
+    """A clear 404 in openai's form."""
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="any", input="text")
