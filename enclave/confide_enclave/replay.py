@@ -26,8 +26,11 @@ from confide_enclave.engine.card import EngineLimits, read_card
 from confide_enclave.engine.torch_engine import TorchEngine
 from confide_enclave.manifest import fingerprint
 
-# Settings of the manifest that no bit of an answer in exact mode depends on.
-_INDIFFERENT: Final = frozenset({"device", "gpus", "max_sequences", "prefill_chunk_tokens"})
+_DECIDING: Final = ("mode", "scheme", "context_tokens")
+# No bit of an answer in exact mode depends on these. What is neither has to be equal.
+_INDIFFERENT: Final = frozenset(
+    {"device", "gpus", "max_sequences", "prefill_chunk_tokens", "prefix_tokens", "public_prefixes"}
+)
 _OF_WEIGHTS: Final = "source"
 
 
@@ -71,9 +74,7 @@ def replay(
     )
     if any(check.outcome is Outcome.FAIL for check in checks):
         return Rerun(checks, None)
-    # One request may ask for several answers; those wait in the queue, since the batch is one.
-    alone = limits.model_copy(update={"max_sequences": 1, "max_waiting": 256, "threads": threads})
-    done = asyncio.run(_run_alone(weights, alone, manifest, claims, method, path, body))
+    done = asyncio.run(_run_alone(weights, plain(limits, threads), manifest, claims, method, path, body))
     return Rerun((*checks, *done.checks), done.answer)
 
 
@@ -137,12 +138,24 @@ def _drawing(seed: int) -> Callable[[int], bytes]:
     return lambda count: (seed % (1 << 8 * count)).to_bytes(count)
 
 
+def plain(limits: EngineLimits, threads: int) -> EngineLimits:
+    """Leave out whatever makes an engine faster: a batch, a cache of prefixes, tokens that are guessed ahead."""
+    # One request may ask for several answers; those wait for one another.
+    only = {
+        "max_sequences": 1,
+        "max_waiting": 256,
+        "max_account_requests": 256,
+        "prefix_tokens": 0,
+        "speculate": "off",
+    }
+    return limits.model_copy(update={**only, "threads": threads})
+
+
 def _limits(manifest: Manifest) -> EngineLimits | None:
-    """Read the settings back. Exact mode has no `dtype` to choose."""
-    said = {name: value for name, value in manifest.engine.items() if name in EngineLimits.model_fields}
+    """Read the settings back that decide an answer."""
     try:
-        return EngineLimits.model_validate({name: value for name, value in said.items() if name != "dtype"})
-    except ValidationError:
+        return EngineLimits.model_validate({name: manifest.engine[name] for name in _DECIDING})
+    except (ValidationError, KeyError):
         return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from confide.session import ClientSession, Exchange, Receipt, Verified
 from confide_attestation.result import AttestedKeyset
+from confide_enclave.api.routes import PATH_CHAT, PATH_COMPLETIONS, PATH_RESPONSES
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.torch_engine import TorchEngine
 from confide_protocol import labels
@@ -39,6 +40,22 @@ WORDS = (
     "7 * 6",
     "at\nall",
 )
+# What decides an answer beside temperature and seed, one or two at a time.
+MORE: Sequence[dict[str, Any]] = (
+    {"stop": "e"},
+    {"stop": ["\n", "the"]},
+    {"top_k": 5},
+    {"min_p": 0.05},
+    {"frequency_penalty": 0.7, "presence_penalty": -0.3},
+    {"repetition_penalty": 1.3},
+    {"logit_bias": {"40": 5, "41": -100, "2": -1.5}},
+)
+MORE_IN_CHAT: Sequence[dict[str, Any]] = (
+    {"logprobs": True, "top_logprobs": 3},
+    {"response_format": {"type": "regex", "pattern": "[a-z]{1,9}( [0-9]{2,7}){0,9}"}},
+    {"response_format": {"type": "json_object"}},
+    {"tools": [{"type": "function", "function": {"name": "look"}}], "tool_choice": "required"},
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ class Run:
 
 
 def crowd(weights: Path, name: str, limits: EngineLimits, answers: int, seed: int) -> Run:
-    """Serve that many answers, at least, beside requests that are broken off."""
+    """Serve that many whole answers, beside requests that are broken off or too long."""
     return asyncio.run(_crowd(weights, name, limits, answers, random.Random(seed)))
 
 
@@ -71,7 +88,7 @@ async def _crowd(weights: Path, name: str, limits: EngineLimits, answers: int, r
             exchange = await _ask(node, tenant, path, body, leave_after)
         if exchange is None:
             left += 1
-        elif exchange.receipt is not None:
+        elif exchange.receipt is not None and exchange.receipt.claims.outcome == "complete":
             receipts.append(exchange.receipt)
 
     try:
@@ -112,18 +129,29 @@ async def _ask(
 def _request(rng: random.Random, model: str) -> tuple[str, bytes]:
     """Draw a request; half of them sample, and some of those leave the seed to the enclave."""
     words = " ".join(rng.choices(WORDS, k=min(int(rng.expovariate(0.12)) + 1, 24)))
-    tree: dict[str, Any] = {"model": model, "max_tokens": rng.randint(1, LONGEST_ANSWER), "temperature": 0}
+    path = rng.choice([PATH_CHAT, PATH_CHAT, PATH_COMPLETIONS, PATH_COMPLETIONS, PATH_RESPONSES])
+    limit, streamed = rng.randint(1, LONGEST_ANSWER), rng.random() < 0.5
+    tree: dict[str, Any] = {"model": model, "temperature": 0, "stream": streamed}
     if rng.random() < 0.5:
         tree |= {"temperature": rng.choice([0.3, 0.8, 1.7]), "top_p": rng.choice([1.0, 0.9, 0.5])}
-        if rng.random() < 0.7:
-            tree["seed"] = rng.randrange(-(1 << 63), 1 << 63)
-    if rng.random() < 0.2:
-        tree["stop"] = rng.choice(["e", ["\n", "the"]])
+    if path == PATH_RESPONSES:
+        return path, json.dumps({**tree, "input": words, "max_output_tokens": limit}).encode()
+    tree["max_tokens"] = limit
     if rng.random() < 0.5:
-        tree |= {"stream": True, "stream_options": {"include_usage": rng.random() < 0.5}}
-    if rng.random() < 0.5:
-        return "/v1/completions", json.dumps({**tree, "prompt": words}).encode()
+        tree["seed"] = rng.randrange(-(1 << 63), 1 << 63)
+    if streamed:
+        tree["stream_options"] = {"include_usage": rng.random() < 0.5}
+    if rng.random() < 0.4:
+        tree |= rng.choice(MORE)
+    if rng.random() < 0.15:
+        tree |= {"n": 2} if streamed else rng.choice([{"n": 3}, {"n": 2, "best_of": 3}, {"best_of": 2}])
+    if path == PATH_COMPLETIONS:
+        if rng.random() < 0.2:
+            tree["logprobs"] = rng.randrange(4)
+        return path, json.dumps({**tree, "prompt": words}).encode()
+    if rng.random() < 0.4:
+        tree |= rng.choice(MORE_IN_CHAT)
     messages = [{"role": "user", "content": words}]
     if rng.random() < 0.2:
         messages.insert(0, {"role": "system", "content": "Say it again."})
-    return "/v1/chat/completions", json.dumps({**tree, "messages": messages}).encode()
+    return path, json.dumps({**tree, "messages": messages}).encode()

@@ -32,7 +32,7 @@ from tests.fakes import gguf
 SETTINGS = (
     ({"max_sequences": 8, "prefill_chunk_tokens": 16, "threads": 1}, 2, "default"),
     ({"max_sequences": 16, "prefill_chunk_tokens": 5, "threads": 2}, 1, "avx2"),
-    ({"max_sequences": 3, "prefill_chunk_tokens": 64, "threads": 4}, 1, ""),
+    ({"max_sequences": 3, "prefill_chunk_tokens": 64, "threads": 4, "speculate": "off"}, 1, ""),
 )
 TOY_CONTEXT = 256
 MAX_SHOWN = 12
@@ -101,8 +101,7 @@ def rerun_all(weights: Path, name: str, run: Run, threads: int) -> list[list[Che
 
 
 async def _rerun_all(weights: Path, name: str, run: Run, threads: int) -> list[list[Check]]:
-    alone = run.limits.model_copy(update={"max_sequences": 1, "threads": threads})
-    engine = TorchEngine.load(weights, name, alone)
+    engine = TorchEngine.load(weights, name, replay.plain(run.limits, threads))
     found = []
     try:
         for receipt in run.receipts:
