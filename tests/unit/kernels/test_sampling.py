@@ -1,8 +1,11 @@
 """Sampling against a full sort, and against the distribution that it claims to draw from."""
 
+import hashlib
+
 import pytest
 import torch
 from confide_kernels.sampling import adjust, forbid, log_probabilities, sample
+from confide_kernels.sampling.naive import GRID_BITS, _weigh
 
 
 def draw(
@@ -106,6 +109,18 @@ def test_log_probabilities_are_normal_and_ordered() -> None:
     assert best.tolist() == [1, 2, 0]
     assert abs(float(values.exp().sum()) - 1) < 1e-12
     assert log_probabilities(torch.zeros(3), 0)[1].tolist() == []
+
+
+def test_bits_are_those_of_no_processor() -> None:
+    """Weights and log-probabilities have these bits wherever they are computed, and are what they say."""
+    logits = torch.arange(-5000, 3000).float() / 97
+    values, _ = log_probabilities(logits, 0)
+    assert (values - torch.log_softmax(logits.double(), -1)).abs().max() < 1e-11
+    weights = _weigh(logits.double(), 0.7)
+    assert int(weights.max()) == 1 << GRID_BITS
+    assert (weights.double() / weights.sum() - torch.softmax(logits.double() / 0.7, -1)).abs().max() < 1e-12
+    found = [hashlib.sha256(x.numpy().tobytes()).hexdigest()[:16] for x in (values, weights)]
+    assert found == ["dc5877b3aefb127b", "0a0ba57e722d6355"]
 
 
 def test_threads_change_no_bit() -> None:
