@@ -4,19 +4,21 @@ import contextlib
 import json
 
 import pytest
+from confide_enclave.api.embeddings import EmbeddingParameters
 from confide_enclave.api.parameters import ChatParameters, CompletionParameters
 from confide_enclave.api.reading import parse_parameters
+from confide_enclave.api.responses import ResponseParameters
 from confide_enclave.errors import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-MODELS = [ChatParameters, CompletionParameters]
+MODELS = [ChatParameters, CompletionParameters, ResponseParameters, EmbeddingParameters]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = st.sampled_from(sorted({*ChatParameters.model_fields, *CompletionParameters.model_fields, "n", "tools"}))
+NAMES = st.sampled_from(sorted({name for model in MODELS for name in model.model_fields}))
 
 
 @pytest.mark.parametrize("model", MODELS)

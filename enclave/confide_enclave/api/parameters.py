@@ -100,7 +100,7 @@ class StreamOptions(Closed):
 
 
 class Generation(Body):
-    """What completions share. `top_k`, `min_p`, `repetition_penalty` and a chat's `best_of` are ours."""
+    """What completions share. Ours are `top_k`, `min_p`, `repetition_penalty`, `speculate`, a chat's `best_of`."""
 
     HARMLESS: ClassVar = HARMLESS
     NEUTRAL: ClassVar = NEUTRAL
@@ -122,6 +122,7 @@ class Generation(Body):
     max_tokens: Tokens | None = None
     n: int = Field(default=1, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    speculate: bool = True
 
     @property
     def include_usage(self) -> bool:

@@ -86,7 +86,9 @@ class Api:
             effort=asked.reasoning_effort,
             places=("response_format", "reasoning_effort"),
         )
-        return await self._run(request, plan, self._frame(ChatFrame, asked), stream=asked.stream)
+        return await self._run(
+            request, plan, self._frame(ChatFrame, asked), stream=asked.stream, speculate=asked.speculate
+        )
 
     async def _complete(self, request: ApiRequest) -> Answer:
         asked = parse_parameters(request.body, CompletionParameters)
@@ -96,7 +98,9 @@ class Api:
             asked.prompt, sampling, request.cache_salt, request.account, cache_lasts=request.cache_lasts
         )
         plan = Plan(wanted, logprobs=asked.logprobs is not None)
-        return await self._run(request, plan, self._frame(TextFrame, asked), stream=asked.stream)
+        return await self._run(
+            request, plan, self._frame(TextFrame, asked), stream=asked.stream, speculate=asked.speculate
+        )
 
     async def _respond(self, request: ApiRequest) -> Answer:
         asked = parse_parameters(request.body, ResponseParameters)
@@ -172,7 +176,12 @@ class Api:
         call_id = "call_" + self._random(8).hex()
         return Plan(wanted, thinks, calls, sampling.logprobs is not None, call_id)
 
-    async def _run(self, request: ApiRequest, plan: Plan, frame: Frame, *, stream: bool) -> Answer:
+    async def _run(
+        self, request: ApiRequest, plan: Plan, frame: Frame, *, stream: bool, speculate: bool = True
+    ) -> Answer:
+        # Where sizes are hidden, the pace of a stream must not tell what could be guessed.
+        guess = speculate and not (stream and request.flush_tokens > 1)
+        plan = replace(plan, request=replace(plan.request, speculate=guess))
         return await run(self._engine, plan, frame, stream=stream, flush_tokens=request.flush_tokens)
 
     def _sampling(self, asked: Generation, token_limit: int | None, logprobs: int | None) -> Sampling:

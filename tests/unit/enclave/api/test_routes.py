@@ -95,6 +95,17 @@ async def test_a_seed_is_drawn_where_none_is_given():
     assert engine.requests[0].sampling.seed == int.from_bytes(b"\x07" * 6)
 
 
+@pytest.mark.parametrize(
+    ("changes", "flush_tokens", "guesses"),
+    [({}, 8, True), ({"stream": True}, 1, True), ({"stream": True}, 8, False), ({"speculate": False}, 1, False)],
+)
+async def test_what_is_guessed_does_not_show_in_a_shaped_stream(changes, flush_tokens, guesses):
+    """The engine guesses ahead, but not where the pace of a stream would tell, nor where it shall not."""
+    engine = ScriptedEngine()
+    await ask(engine, "/v1/chat/completions", {**CHAT, **changes}, flush_tokens=flush_tokens)
+    assert engine.requests[0].speculate is guesses
+
+
 async def test_models_are_listed():
     """One model, by list and by name."""
     _, (listed,) = await ask(ScriptedEngine(), "/v1/models", method="GET")
