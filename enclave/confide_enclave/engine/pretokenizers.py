@@ -34,7 +34,10 @@ class PreTokenizer:
         tokenizer = Tokenizer.from_str(
             json.dumps({"version": "1.0", "normalizer": normalizer, "pre_tokenizer": whole, "model": empty})
         )
-        tokenizer.model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=self.whole_words)
+        # The library's cache of words would keep, and tell by its speed, what other tenants have asked.
+        tokenizer.model = models.BPE(
+            vocab=vocabulary, merges=merges, ignore_merges=self.whole_words, cache_capacity=0
+        )
         return tokenizer
 
 
