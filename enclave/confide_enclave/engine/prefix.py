@@ -150,8 +150,11 @@ class PrefixCache:
 
     def evict(self, count: int) -> None:
         """Free `count` idle pages, or all (none if `count` is negative); the least recent tenant's first."""
+        count = min(count, self._pages.idle)
         dropped: list[int] = []
         for tenant in self._tenants.values():
+            if len(dropped) >= count:
+                break
             dropped += self._drop_idle(tenant, count - len(dropped))
         self._pages.uncache(dropped)
 
@@ -188,15 +191,16 @@ class PrefixCache:
 
     def _room(self, tenant: _Tenant) -> bool:
         """Say if there is room for one more of the tenant's pages; for a lasting one idle ones go."""
-        if tenant.lasting and len(tenant.entries) >= self._tenant_pages:
-            self._pages.uncache(self._drop_idle(tenant, 1))
-        if tenant.lasting and self._held >= self._total_pages:
-            self.evict(1)
+        if tenant.lasting and self._pages.idle:
+            if len(tenant.entries) >= self._tenant_pages:
+                self._pages.uncache(self._drop_idle(tenant, 1))
+            if self._held >= self._total_pages:
+                self.evict(1)
         return len(tenant.entries) < self._tenant_pages and self._held < self._total_pages
 
     def _drop_idle(self, tenant: _Tenant, count: int) -> list[int]:
         """Forget up to `count` idle pages of the tenant, the least recent first; return them."""
         idle = (key for key, entry in tenant.entries.items() if self._pages.is_idle(entry.page))
-        pages = [tenant.entries.pop(key).page for key in list(islice(idle, max(0, count)))]
+        pages = [tenant.entries.pop(key).page for key in list(islice(idle, count))]
         self._held -= len(pages)
         return pages
