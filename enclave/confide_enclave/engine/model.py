@@ -76,7 +76,7 @@ class Decoder:
             out = attention.attend_int8(levels[:, :heads], tops[:, :heads], *kept, batch.spans)
         else:
             keys, values, *_ = pool.store(number, batch.rows, qkv[:, heads:], None)
-            out = attention.attend(qkv[:, :heads].to(keys.dtype), keys, values, batch.spans).flatten(1)
+            out = attention.attend(qkv[:, :heads].to(keys.dtype), keys, values, batch.spans).flatten(1).float()
         return self._multiply(self._rows(out), layer.output)
 
     def _norm(self, residual: Tensor, weight: Tensor | None = None) -> Rows:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from confide_enclave.engine.blocks import KvPool
 
 from tests.fakes import decoder as toy
+from tests.fakes import gguf as fake
 
 IDS = np.random.default_rng(2).integers(0, toy.VOCABULARY, 43).tolist()
 
@@ -51,3 +53,15 @@ def test_mixed_step_logits(scheme: str, mode: str, tolerance: float, pages: tupl
     parts = ((first[-1:], 30, pages[0]), (second[6:], 6, pages[1]), (third[-1:], 10, pages[2]))
     expected = [toy.oracle(tensors, first)[-1:], toy.oracle(tensors, second)[6:], toy.oracle(tensors, third)[-1:]]
     close(machine.step(*parts), np.concatenate(expected), tolerance)
+
+
+def test_fast_mode_rounds_rows_to_levels_from_float32() -> None:
+    """Attention in bfloat16 costs its own rounding alone: what it gives is not cut to levels in bfloat16."""
+    tensors = toy.tensors(1)
+    machine = toy.Machine(tensors, mode="fast")
+    machine.pool = KvPool(fake.LAYERS, 4, fake.KV_HEADS, toy.HEAD_DIM, torch.bfloat16)
+    seen = []
+    rows = machine.decoder._rows
+    machine.decoder._rows = lambda x: seen.append(x.dtype) or rows(x)
+    close(machine.read(IDS, [0, 1, 2]), toy.oracle(tensors, IDS), 0.05)
+    assert set(seen) == {torch.float32}
