@@ -55,7 +55,7 @@ class EngineLimits(Settings):
     speculate: Literal["off", "lookup"] = "lookup"
     guesses: int = Field(default=MAX_GUESSES, ge=1, le=MAX_GUESSES)
     convert_dir: str | None = None
-    max_account_requests: int = Field(default=24, ge=1, le=65_536)
+    max_account_requests: int = Field(default=32, ge=1, le=65_536)
     account_tokens: int = Field(default=0, ge=0, le=1 << 28)
     prefix_tokens: int = Field(default=16_384, ge=0, le=1 << 28)
     tenant_prefix_tokens: int = Field(default=8_192, ge=0, le=1 << 28)
