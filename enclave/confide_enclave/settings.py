@@ -161,6 +161,7 @@ def load_settings(path: Path) -> EnclaveSettings:
             "endorsements_file": resolve(settings.endorsements_file),
             "devices": DeviceSettings(**devices),
             "model": settings.model.model_copy(update={"weights": resolve(settings.model.weights)}),
+            "engine": settings.engine.model_copy(update={"draft": resolve(settings.engine.draft)}),
             "embeddings": embeddings,
         }
     )

@@ -11,7 +11,7 @@ from confide_protocol.settings import Settings
 from pydantic import Field, model_validator
 
 from confide_enclave.engine import ModelCard
-from confide_enclave.engine.config import read_config
+from confide_enclave.engine.config import MAX_LAYERS, read_config
 from confide_enclave.engine.convert import Scheme
 from confide_enclave.engine.package import Model, open_model
 from confide_enclave.engine.pages import pages_for
@@ -34,8 +34,9 @@ class EngineLimits(Settings):
     The cache has `cache_tokens` rows (0: max_sequences * context_tokens) in pages; a step computes at most
     prefill_chunk_tokens + max_sequences tokens, and guesses. `threads` 0 leaves one core to everything else: a step
     waits for its slowest thread, so one thread without a core costs more than it brings. `speculate`: how tokens
-    are guessed ahead, at most `guesses` of them, for one step to check; a request may turn it off. A GGUF file is
-    converted once, into `convert_dir`, or beside it.
+    are guessed ahead, at most `guesses` of them, for one step to check; a request may turn it off. "lookup": from
+    what prompt and answer repeat; "layers" and "draft" do so too, and where nothing repeats ask the `draft_layers`
+    of the model, or the decoder at `draft`. A GGUF file is converted once, into `convert_dir`, or beside it.
 
     One account may have `max_account_requests`, running and waiting, and `account_tokens` rows under its running
     ones (0: all). Beyond requests, rows are kept for the tenants that sent them: `prefix_tokens` in all,
@@ -52,7 +53,9 @@ class EngineLimits(Settings):
     cache_tokens: int = Field(default=0, ge=0, le=1 << 28)
     prefill_chunk_tokens: int = Field(default=256, ge=1, le=8_192)
     threads: int = Field(default=0, ge=0, le=1_024)
-    speculate: Literal["off", "lookup"] = "lookup"
+    speculate: Literal["off", "lookup", "layers", "draft"] = "lookup"
+    draft: str | None = None
+    draft_layers: Annotated[tuple[int, ...], Field(strict=False, max_length=MAX_LAYERS)] = ()
     guesses: int = Field(default=MAX_GUESSES, ge=1, le=MAX_GUESSES)
     convert_dir: str | None = None
     max_account_requests: int = Field(default=32, ge=1, le=65_536)
@@ -70,6 +73,10 @@ class EngineLimits(Settings):
             raise ValueError("cache_tokens holds less than one context; raise it or set 0")
         if 0 < self.account_tokens < self.context_tokens:
             raise ValueError("account_tokens holds less than one context; raise it or set 0")
+        if (self.speculate == "draft") != (self.draft is not None):
+            raise ValueError('speculate = "draft" and `draft`, which names its weights, go together')
+        if (self.speculate == "layers") != bool(self.draft_layers):
+            raise ValueError('speculate = "layers" and `draft_layers`, which names them, go together')
         return self
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from confide_enclave.engine import sampler
 from confide_enclave.engine.blocks import KvPool, context_rows
+from confide_enclave.engine.draft import Draft
 from confide_enclave.engine.model import Batch, Decoder
 from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.scheduler import Step
@@ -15,8 +16,8 @@ from confide_enclave.engine.sequence import Sequence
 
 
 class Runner:
-    def __init__(self, model: Decoder, pool: KvPool) -> None:
-        self._model, self._pool = model, pool
+    def __init__(self, model: Decoder, pool: KvPool, draft: Draft | None = None) -> None:
+        self._model, self._pool, self.draft = model, pool, draft
 
     @torch.inference_mode()
     def run(self, step: Step) -> Iterator[tuple[Sequence, sampler.Drawn | None]]:
@@ -25,7 +26,7 @@ class Runner:
         A sequence whose ids this step does not read to their end is due none. One that takes the token before the
         next is asked for, and had guessed it, is due another.
         """
-        due: list[tuple[Sequence, int]] = []
+        due: list[tuple[Sequence, range]] = []
         tokens: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
@@ -40,15 +41,15 @@ class Runner:
             sequence.computed += (read := min(count, sequence.remaining))
             sequence.guesses = sequence.guesses[: count - read]
             if not sequence.remaining:
-                due.append((sequence, len(wanted)))
+                due.append((sequence, range(len(wanted), len(wanted) + 1 + len(sequence.guesses))))
                 wanted += range(len(tokens) - 1 - len(sequence.guesses), len(tokens))
         batch = Batch(_ints(tokens), _ints(positions), _rows(rows), spans, _ints(wanted))
         logits = self._model.forward(batch, self._pool)
         while due:
-            drawn = sampler.draw(logits[[row for _, row in due]], [sequence for sequence, _ in due])
+            drawn = sampler.draw(logits[[own[0] for _, own in due]], [sequence for sequence, _ in due])
             yield from zip((sequence for sequence, _ in due), drawn, strict=True)
             took = zip(due, drawn, strict=True)
-            due = [(sequence, row + 1) for (sequence, row), token in took if token and not sequence.remaining]
+            due = [(who, own[1:]) for (who, own), token in took if own[1:] and token and not who.remaining]
 
     def wipe(self, pages: list[int]) -> None:
         """Zero what was left in the pages."""

@@ -72,6 +72,24 @@ class PromptLookup(Proposer):
             self._after[tuple(self._ids[end - _RUN : end])] = end
 
 
+class InTurn(Proposer):
+    """Guesses by the first of several proposers that has any."""
+
+    def __init__(self, *proposers: Proposer) -> None:
+        self._proposers = proposers
+
+    def propose(self, new: Sequence[int], most: int) -> list[int]:
+        guesses: list[int] = []
+        for proposer in self._proposers:
+            # All of them read; after one has guessed the others need not.
+            guesses += proposer.propose(new, 0 if guesses else most)
+        return guesses
+
+    def close(self) -> None:
+        for proposer in self._proposers:
+            proposer.close()
+
+
 class Guesser:
     """Decides how far one sequence guesses ahead: less far and less often while guesses turn out wrong."""
 

@@ -15,6 +15,7 @@ from confide_protocol.errors import EngineError
 from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card, open_weights
+from confide_enclave.engine.draft import DraftProposer, load_draft
 from confide_enclave.engine.fairness import Admission
 from confide_enclave.engine.grammar import Grammars, Matcher
 from confide_enclave.engine.model import Decoder
@@ -26,7 +27,7 @@ from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.scheduler import Bounds, Scheduler, Step
 from confide_enclave.engine.sequence import Sequence, token_limit
-from confide_enclave.engine.speculate import MAX_ROWS, Guesser, PromptLookup
+from confide_enclave.engine.speculate import MAX_ROWS, Guesser, InTurn, PromptLookup
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
 from confide_enclave.errors import UnknownToken
@@ -151,7 +152,11 @@ class TorchEngine(Engine):
         return prompt, self._grammars.start(sampling.grammar) if sampling.grammar else None
 
     def _guesser(self) -> Guesser | None:
-        return None if self._limits.speculate == "off" else Guesser(PromptLookup(), self._limits.guesses)
+        if self._limits.speculate == "off":
+            return None
+        draft = self._runner.draft
+        proposers = [PromptLookup(), *([DraftProposer(draft)] if draft else [])]
+        return Guesser(InTurn(*proposers), self._limits.guesses)
 
     def _admit(self, account: str) -> None:
         with self._changed:
@@ -249,8 +254,9 @@ class TorchEngine(Engine):
 
     def _step(self) -> None:
         due = sum(sequence.remaining == 1 for sequence in self._scheduler.sequences)
+        most = MAX_ROWS // due - 1 if due else 0
         for sequence in self._scheduler.sequences:
-            sequence.guess(MAX_ROWS // due - 1 if due else 0)
+            self._guess(sequence, most)
         step = self._scheduler.next_step()
         if step is None:
             return
@@ -272,6 +278,19 @@ class TorchEngine(Engine):
         for sequence in step.sequences:
             self._scheduler.store(sequence)
 
+    def _guess(self, sequence: Sequence, most: int) -> None:
+        try:
+            sequence.guess(most)
+        except Exception as fault:  # noqa: BLE001 - without guesses the answer is the same
+            log.error("guess_failed", kind=type(fault).__name__)  # noqa: TRY400
+            self._stop_guessing(sequence)
+
+    @staticmethod
+    def _stop_guessing(sequence: Sequence) -> None:
+        if sequence.guesser is not None:
+            sequence.guesser.close()
+            sequence.guesser = None
+
     def _draws(self, step: Step) -> Iterator[tuple[Sequence, Drawn | None]]:
         try:
             yield from self._runner.run(step)
@@ -285,8 +304,7 @@ class TorchEngine(Engine):
     def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
         """Zero and free what the sequence held, then deliver the last word."""
         self._scheduler.remove(sequence)
-        if sequence.guesser is not None:
-            sequence.guesser.close()
+        self._stop_guessing(sequence)
         self._release(sequence.account)
         if last is not None:
             self._deliver(sequence, last)
@@ -304,4 +322,5 @@ def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
     config = weights.config
     pool = KvPool(config.layers, pages, config.kv_heads, config.head_dim, torch.int8 if exact else dtype)
     rows = torch.int8 if limits.scheme == "w8a8" else dtype
-    return Runner(Decoder(weights, limits.context_tokens, limits.mode, rows), pool)
+    draft = load_draft(model, weights, limits, pages)
+    return Runner(Decoder(weights, limits.context_tokens, limits.mode, rows), pool, draft)
