@@ -13,6 +13,7 @@ import click
 from confide_protocol.errors import ConfigError
 
 from confide_enclave.catalog import CARRIERS, models_dir, pull
+from confide_enclave.cli_distill import distill_command
 from confide_enclave.cli_quantize import quantize_command
 from confide_enclave.engine.checkpoint import open_source
 from confide_enclave.engine.convert import Scheme
@@ -34,6 +35,7 @@ def model() -> None:
     confide model convert model.gguf DIR                 also from a directory with *.safetensors
     confide model verify DIR --source model.gguf         is DIR what converting this file gives?
     confide model quantize model.gguf FOLDER             every scheme, and a table of what each costs and gives
+    confide model distill model.gguf DIR --prompts FILE  train a draft that guesses what the model says
 
     Sources: GGUF files and published directories of llama, qwen2 and qwen3. `model.weights` of enclave.toml names
     a GGUF file or a converted directory. No model's code is ever run.
@@ -41,6 +43,7 @@ def model() -> None:
 
 
 model.add_command(quantize_command)
+model.add_command(distill_command)
 
 
 @model.command("pull")

@@ -7,13 +7,14 @@ computes, text is identical with speculation and without, sampled text too. In f
 draw from a row of the model, computed in a different batch. For guesses that are certain of themselves this is
 rejection sampling: a guess g is right with probability p(g), and otherwise the token is one of p without g.
 
-What shows is time: how fast an answer comes tells how well it could be guessed. Requests may turn guessing off.
+What shows is time: how fast an answer comes tells how well it could be guessed. Requests may turn guessing off, and
+the API does for streams whose shape hides sizes.
 """
 
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-# With the token that is certain these are eight, what the bucketed shape flushes: no step ever makes two flushes.
+# With the token that is certain these are eight, as many as the bucketed shape flushes at a time.
 MAX_GUESSES: Final = 7
 # More rows than this in a step cost about what they save.
 MAX_ROWS: Final = 32

@@ -1,12 +1,15 @@
 """Guesses by a smaller decoder: the model's own, given all its layers; refused with another tokenizer."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import torch
+from confide_enclave.engine import GenerationRequest, Sampling
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.draft import Draft, DraftProposer, load_draft, skip_layers
 from confide_enclave.engine.package import open_model
+from confide_enclave.engine.torch_engine import TorchEngine
 from confide_enclave.engine.weights import load_weights
 from confide_protocol.errors import ConfigError
 
@@ -109,3 +112,38 @@ def test_settings_that_do_not_go_together(settings: dict) -> None:
     """What a draft is made of is named where it is used, and nowhere else."""
     with pytest.raises(ValueError, match=r"speculate|guesses"):
         EngineLimits(**settings)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_engine_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """With a draft, without, and with one that breaks; nothing of it is left in the draft's cache."""
+    (tmp_path / "toy.gguf").write_bytes(fake.toy_llama(5))
+    limits = EngineLimits(speculate="layers", draft_layers=(0,), context_tokens=128, max_sequences=3, threads=1)
+    engine = TorchEngine.load(tmp_path / "toy.gguf", "toy", limits)
+    asked, broken = 0, DraftProposer._read
+
+    def read(self, ids):
+        nonlocal asked
+        asked += 1
+        if fails and asked % 5 == 4:
+            raise RuntimeError
+        return broken(self, ids)
+
+    monkeypatch.setattr(DraftProposer, "_read", read)
+
+    async def answer(number: int, speculate: bool) -> str:
+        sampling = Sampling(temperature=0.7 * (number % 2), top_p=1.0, max_tokens=30, seed=number)
+        request = GenerationRequest("abc" * number, sampling, bytes(32), speculate=speculate)
+        return "".join([delta.text async for delta in engine.generate(request)])
+
+    try:
+        alone = [await answer(number, False) for number in (1, 2, 3)]
+        assert asked == 0
+        assert await asyncio.gather(*(answer(number, True) for number in (1, 2, 3))) == alone
+        assert asked > 3
+        draft = engine._runner.draft
+        assert (draft.readers, draft.pages.free) == (0, len(draft.pages))
+        assert int(draft.pool.data.count_nonzero()) == 0
+    finally:
+        await engine.close()
