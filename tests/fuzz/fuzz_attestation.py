@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache
 
 from confide_attestation.appraise import appraise
-from confide_attestation.snp.judge import verify_snp
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import (
     Endorsements,
@@ -18,6 +17,7 @@ from confide_attestation.pem import pem_or_der
 from confide_attestation.policy import AppraisalPolicy, load_policy
 from confide_attestation.result import Verdict
 from confide_attestation.snp.abi import parse_report
+from confide_attestation.snp.judge import verify_snp
 from confide_protocol.errors import PolicyError
 
 from tests.fakes.scene import NONCE, NOW, Scene

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from confide_attestation.appraise import appraise
-from confide_attestation.snp.judge import verify_snp
 from confide_attestation.evidence import Endorsements, encode_bundle, parse_bundle
 from confide_attestation.result import Verdict
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.snp.abi import parse_report
+from confide_attestation.snp.judge import verify_snp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

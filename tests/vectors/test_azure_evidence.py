@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 from confide_attestation.checks.ledger import Ledger
-from confide_attestation.evidence import VtpmEvidence, SnpEndorsements
+from confide_attestation.evidence import SnpEndorsements, VtpmEvidence
 from confide_attestation.result import AttestationResult, Verdict
 from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 from confide_attestation.vtpm.hcl import parse_hcl, parse_runtime

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from confide_attestation.evidence import VtpmEvidence
 from confide_attestation.errors import EvidenceMalformed
+from confide_attestation.evidence import VtpmEvidence
 from confide_attestation.result import AttestationResult, Outcome, Verdict
 from confide_attestation.simulated.amd import SimulatedAmd
 from confide_attestation.simulated.azure import SimulatedAzure, encode, jwk, make_ak
