@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar
 
 from confide_enclave.api.answer import event
@@ -170,15 +171,14 @@ class TextFrame(CompletionFrame):
         text = "".join(piece.text for piece in pieces)
         parts = []
         if text or logprobs:
-            start = len(said.content) - len(text)
-            shown = None if logprobs is None else _text_logprobs(logprobs, start)
+            shown = None if logprobs is None else _text_logprobs(said.logprobs or (), len(logprobs))
             parts.append({"index": said.index, "text": text, "logprobs": shown, "finish_reason": None})
         if said.finish is not None:
             parts.append({"index": said.index, "text": "", "logprobs": None, "finish_reason": said.finish})
         return parts
 
     def _choice(self, said: Said) -> dict[str, Any]:
-        shown = None if said.logprobs is None else _text_logprobs(said.logprobs, 0)
+        shown = None if said.logprobs is None else _text_logprobs(said.logprobs, len(said.logprobs))
         return {"index": said.index, "text": said.content, "logprobs": shown, "finish_reason": said.finish}
 
 
@@ -196,13 +196,17 @@ def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     return {"content": token_logprobs(tokens), "refusal": None}
 
 
-def _text_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any]:
-    """Return the older form; offsets count characters, those of a split character as they decode alone."""
-    texts = [each.token.decode(errors="replace") for each in tokens]
-    offsets = []
-    for text in texts:
-        offsets.append(start)
-        start += len(text)
+def _text_logprobs(all_tokens: Sequence[TokenLogprob], news: int) -> dict[str, Any]:
+    """Return the older form of the last `news` tokens.
+
+    An offset counts the characters of all tokens before it, those of a split character as they decode alone: so it
+    does not depend on how a stream is cut.
+    """
+    texts = [each.token.decode(errors="replace") for each in all_tokens]
+    told = len(texts) - news
+    start = sum(map(len, texts[:told]))
+    tokens, texts = all_tokens[told:], texts[told:]
+    offsets = list(accumulate(map(len, texts), initial=start))[:-1]
     tops = [{token.decode(errors="replace"): logprob for token, logprob in each.top} for each in tokens]
     return {
         "tokens": texts,

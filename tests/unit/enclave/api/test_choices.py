@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 from confide_enclave.api.choices import MAX_REQUEST_TOKENS, choice_seed
+from confide_enclave.api.frames import _text_logprobs
+from confide_enclave.engine import TokenLogprob
 from confide_enclave.errors import Refusal
 from confide_protocol.errors import CapacityExceeded, EngineError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -140,3 +142,13 @@ async def test_logprobs_of_text_completions() -> None:
         assert [token for each in shown for token in each["tokens"]] == ["Paris", " is", " the", " capital", "."]
         assert [offset for each in shown for offset in each["text_offset"]] == [0, 5, 8, 12, 20]
         assert shown[0]["top_logprobs"][0] == {"Paris": -0.5}
+
+
+def test_offsets_do_not_depend_on_how_a_stream_is_cut() -> None:
+    """A character that is split over tokens counts the same, whether its parts came in one event or in several."""
+    tokens = [TokenLogprob(token, -0.5, ()) for token in (b"a", b"\xc3", b"\xa9", b"bc", b"d")]
+    whole = _text_logprobs(tokens, len(tokens))["text_offset"]
+    for cut in range(1, len(tokens)):
+        parts = [_text_logprobs(tokens[:cut], cut), _text_logprobs(tokens, len(tokens) - cut)]
+        assert [offset for part in parts for offset in part["text_offset"]] == whole
+    assert whole == [0, 1, 2, 3, 5]
