@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from confide_attestation.errors import EvidenceMalformed
 from confide_protocol.errors import ConfigError
 
 from confide_endorsements.documents import MAX_DOCUMENT_BYTES, Kind, Name, document_end
+from confide_endorsements.files import replace_file
 
 MAX_DOCUMENTS = 2048
 MAX_CACHE_BYTES = 32 << 20
@@ -108,7 +108,7 @@ class Cache:
             for digest, data in contents.items():
                 path = self.folder / "objects" / digest
                 if not path.exists() or self._object(digest) is None:
-                    _replace(path, data)
+                    replace_file(path, data)
             self._write(self._bounded({**self.entries(), **fresh}, now_unix_s))
 
     def entries(self) -> dict[str, Entry]:
@@ -161,7 +161,7 @@ class Cache:
 
     def _write(self, entries: Mapping[str, Entry]) -> None:
         tree = {"version": 1, "documents": {key: asdict(entry) for key, entry in entries.items()}}
-        _replace(self.folder / "index.json", json.dumps(tree, indent=1, sort_keys=True).encode())
+        replace_file(self.folder / "index.json", json.dumps(tree, indent=1, sort_keys=True).encode())
         used = {entry.sha256 for entry in entries.values()}
         for path in (self.folder / "objects").iterdir():
             if path.name not in used and _OBJECT.match(path.name):
@@ -241,16 +241,3 @@ def _parse_entry(key: str, value: Any) -> Entry | None:  # noqa: ANN401 - parsed
     except ValueError:
         return None
     return Entry(**value)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; the temporary file is its owner's alone."""
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise

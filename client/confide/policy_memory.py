@@ -3,11 +3,11 @@
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from confide_endorsements.files import replace_file
 from confide_protocol.errors import ConfigError
 
 MAX_MEMORY_BYTES = 1 << 20
@@ -49,7 +49,8 @@ class PolicyMemory:
             with _locked(self.path.with_suffix(".lock")):
                 serials = self._load()
                 serials[policy_id] = max(serial, serials.get(policy_id, 0))
-                _replace(self.path, json.dumps({"version": 1, "serials": serials}, indent=1, sort_keys=True))
+                text = json.dumps({"version": 1, "serials": serials}, indent=1, sort_keys=True)
+                replace_file(self.path, text.encode())
         except OSError as fault:
             raise self._wrong(
                 f"cannot be written ({fault.strerror}); make it writable or set XDG_STATE_HOME"
@@ -85,15 +86,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -37,7 +37,8 @@ def seeds(name: str) -> list[bytes]:
 def fuzz_one(name: str, seconds: int) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["confide_protocol", "confide_attestation", "confide_enclave"]):
+    packages = ["confide_protocol", "confide_attestation", "confide_endorsements", "confide_enclave"]
+    with atheris.instrument_imports(include=packages):
         target = targets()[name]
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,8 @@ class Said:
             self.reasoning_tokens += delta.completion_tokens - self.completion_tokens
         self.prompt_tokens, self.completion_tokens = delta.prompt_tokens, delta.completion_tokens
         if delta.logprobs is not None:
-            self.logprobs = [*(self.logprobs or []), *delta.logprobs]
+            self.logprobs = self.logprobs or []
+            self.logprobs += delta.logprobs
         self.finish = delta.finish_reason
 
     def advance(self, call_id: str) -> tuple[list[Piece], list[TokenLogprob] | None]:
