@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 from confide_attestation.policy import load_policy
-from confide_enclave.settings import EnclaveSettings
+from confide_enclave.engine.card import EngineLimits
+from confide_enclave.settings import (
+    DeviceSettings,
+    EmbeddingsSettings,
+    EnclaveSettings,
+    KeysetSettings,
+    Limits,
+    ModelSettings,
+    SimulatedGpuRoots,
+)
 from confide_enclave.settings import load_settings as load_enclave
 from confide_gateway.settings import GatewaySettings
 from confide_gateway.settings import load_settings as load_gateway
@@ -56,6 +65,31 @@ def test_there_are_examples_of_everything() -> None:
     assert {path.stem for path in SETTINGS if path.parent.name == "compose"} == {"enclave", "gateway"}
     assert {path.stem.partition("-")[0] for path in SETTINGS if path.parent.name == "examples"} == set(LOADERS)
     assert POLICIES
+
+
+def test_the_example_names_every_setting_and_its_default() -> None:
+    """enclave.toml has each field of each table, as it is or in a comment; the engine's are at their defaults."""
+    path = DEPLOY / "examples/enclave.toml"
+    settings = load_enclave(path)
+    assert settings.engine == EngineLimits()
+    named, table = set(), ""
+    for line in path.read_text().splitlines():
+        if found := re.match(r"(?:# )?\[(\w+)\]", line):
+            table = found[1] + "."
+        elif found := re.match(r"(?:# )?(\w+) = ", line):
+            named.add(table + found[1])
+    tables = {
+        "": EnclaveSettings,
+        "model.": ModelSettings,
+        "engine.": EngineLimits,
+        "embeddings.": EmbeddingsSettings,
+        "keyset.": KeysetSettings,
+        "limits.": Limits,
+        "devices.": DeviceSettings,
+        "simulated.": SimulatedGpuRoots,
+    }
+    fields = {table + name for table, model in tables.items() for name in model.model_fields}
+    assert fields - {table[:-1] for table in tables} == named
 
 
 def test_compose_names_files_that_exist_or_that_the_readme_tells_to_make() -> None:
