@@ -39,6 +39,14 @@ class UnknownToken(EngineError):
     reason = "a token id of 'logit_bias' is not of this model's vocabulary"
 
 
+class GrammarTooComplex(EngineError):
+    """Following the caller's schema, pattern or tools took more than the limits allow, maybe amid an answer."""
+
+    code = "grammar_too_complex"
+    http_status = 400
+    reason = "the format or a tool's schema is too complex to be followed; make it simpler"
+
+
 class Refusal(ConfideError):
     """An answer in OpenAI's error shape; always sent sealed. `message` must not repeat what the caller sent."""
 

@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Final, Protocol
 
-from confide_protocol.errors import EngineError
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from confide_enclave.errors import GrammarTooComplex
 
 MAX_GRAMMAR_CHARS: Final = 256 << 10
 # Fuel bounds the time to compile a grammar and to compute one mask, whatever the grammar says: about 20 ms each.
@@ -63,7 +64,7 @@ class Grammars:
         self._vocabulary = vocabulary
 
     def start(self, grammar: str) -> "Matcher":
-        """Compile a grammar; takes milliseconds. Raises: EngineError when it breaks a limit."""
+        """Compile a grammar; takes milliseconds. Raises: GrammarTooComplex."""
         return Matcher(LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS))
 
     @cached_property
@@ -107,23 +108,28 @@ class Matcher:
         """Whether nothing can follow but the end."""
         return self._matcher.is_stopped()
 
+    @property
+    def broken(self) -> bool:
+        """Whether a limit was broken; so it stays."""
+        return self._matcher.is_error()
+
     def mask(self) -> bytes:
-        """Return one bit per token id, the lowest first: may it come next. Raises: EngineError."""
+        """Return one bit per token id, the lowest first: may it come next. Raises: GrammarTooComplex."""
         mask = self._matcher.compute_bitmask()
         self._check()
         return mask
 
     def advance(self, token: int) -> None:
-        """Take a token that the mask allowed. Raises: EngineError."""
+        """Take a token that the mask allowed. Raises: GrammarTooComplex."""
         self._matcher.consume_token(token)
         self._check()
 
     def rewind(self, count: int) -> None:
-        """Take the last tokens back. Raises: EngineError."""
+        """Take the last tokens back. Raises: GrammarTooComplex."""
         self._matcher.rollback(count)
         self._check()
 
     def _check(self) -> None:
         # In an error state llguidance allows the end alone; an answer cut there would look whole.
-        if self._matcher.is_error():
-            raise EngineError("the answer's grammar broke a limit")
+        if self.broken:
+            raise GrammarTooComplex

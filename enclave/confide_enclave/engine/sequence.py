@@ -75,7 +75,7 @@ class Sequence:
 
         If it was guessed its row is in the cache already, and that of the token after it was computed as well.
 
-        Raises: EngineError when the grammar breaks a limit.
+        Raises: GrammarTooComplex.
         """
         token = drawn.token
         self.generated.append(token)

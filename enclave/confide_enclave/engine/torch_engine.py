@@ -30,7 +30,7 @@ from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.speculate import MAX_ROWS, Guesser, InTurn, PromptLookup
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
-from confide_enclave.errors import UnknownToken
+from confide_enclave.errors import GrammarTooComplex, UnknownToken
 
 log = structlog.get_logger(__name__)
 
@@ -267,8 +267,7 @@ class TorchEngine(Engine):
                 self._retire(sequence, fault)
                 continue
             if delta is None:
-                self._prefixes.forget(sequence.salt)
-                self._retire(sequence, EngineError("the model's numbers are not finite"))
+                self._retire(sequence, self._blame(sequence))
                 continue
             if delta.finish_reason:
                 self._scheduler.store(sequence)
@@ -277,6 +276,13 @@ class TorchEngine(Engine):
                 self._deliver(sequence, delta)
         for sequence in step.sequences:
             self._scheduler.store(sequence)
+
+    def _blame(self, sequence: Sequence) -> EngineError:
+        """Say why no token could be drawn."""
+        if sequence.grammar is not None and sequence.grammar.broken:
+            return GrammarTooComplex()
+        self._prefixes.forget(sequence.salt)
+        return EngineError("the model's numbers are not finite")
 
     def _guess(self, sequence: Sequence, most: int) -> None:
         try:

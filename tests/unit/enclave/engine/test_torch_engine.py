@@ -5,14 +5,17 @@ import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from confide_enclave.engine import ChatMessage, Delta, GenerationRequest, Sampling
+from confide_enclave.engine import ChatMessage, Delta, GenerationRequest, Sampling, grammar
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.torch_engine import TorchEngine
+from confide_enclave.errors import GrammarTooComplex
 from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLong, EngineError, LocalStateError
+from llguidance import LLMatcher, LLParserLimits
 
 from tests.fakes import gguf as fake
 
@@ -259,3 +262,23 @@ def test_a_bad_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"blk\.0\.attn_norm\.weight: is missing"):
         TorchEngine.load(path, "toy", LIMITS)
     assert threading.active_count() == before
+
+
+async def test_a_grammar_that_breaks_amid_an_answer(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller learns that its own format was too much; neighbours, and what the cache keeps, stay."""
+    limits = LLParserLimits(step_lexer_fuel=200, max_lexer_states=1_000, verbose_errors=False)
+    monkeypatch.setattr(grammar, "_LIMITS", limits)
+    rule = LLMatcher.grammar_from_regex("(a|b)*a(a|b){18}c")
+    async with running(toy) as engine:
+        alone = text(await collect(engine, request(max_tokens=30)))
+        asked = request("p" * 40, temperature=2.0, grammar=rule, max_tokens=60)
+        deltas = engine.generate(replace(asked, cache_salt=b"k" * 32, cache_lasts=True))
+        beside = asyncio.create_task(collect(engine, request(max_tokens=30)))
+        for _ in range(2):
+            await anext(deltas)
+        with pytest.raises(GrammarTooComplex) as fault:
+            [delta async for delta in deltas]
+        assert (fault.value.code, fault.value.http_status) == ("grammar_too_complex", 400)
+        assert text(await beside) == alone
+        await holds(engine, 0)
+        assert remains(engine) > 0
