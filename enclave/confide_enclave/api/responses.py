@@ -109,7 +109,7 @@ class StreamOptions(Closed):
 
 
 class ResponseParameters(Body):
-    """`seed` is ours."""
+    """`seed` and `speculate` are ours."""
 
     HARMLESS: ClassVar = frozenset({"user", "safety_identifier", "prompt_cache_key"})
     NEUTRAL: ClassVar = {
@@ -150,6 +150,7 @@ class ResponseParameters(Body):
     include: Annotated[tuple[Literal["message.output_text.logprobs"], ...], Field(strict=False)] = ()
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    speculate: bool = True
 
     @property
     def logprob_count(self) -> int | None:

@@ -131,7 +131,7 @@ class Api:
             places=("text", "reasoning"),
         )
         frame = ResponseFrame(*self._named(ResponseFrame), asked=asked.echoed())
-        return await self._run(request, plan, frame, stream=asked.stream)
+        return await self._run(request, plan, frame, stream=asked.stream, speculate=asked.speculate)
 
     async def _embed(self, request: ApiRequest) -> Answer:
         asked = parse_parameters(request.body, EmbeddingParameters)
@@ -176,9 +176,7 @@ class Api:
         call_id = "call_" + self._random(8).hex()
         return Plan(wanted, thinks, calls, sampling.logprobs is not None, call_id)
 
-    async def _run(
-        self, request: ApiRequest, plan: Plan, frame: Frame, *, stream: bool, speculate: bool = True
-    ) -> Answer:
+    async def _run(self, request: ApiRequest, plan: Plan, frame: Frame, *, stream: bool, speculate: bool) -> Answer:
         # Where sizes are hidden, the pace of a stream must not tell what could be guessed.
         guess = speculate and not (stream and request.flush_tokens > 1)
         plan = replace(plan, request=replace(plan.request, speculate=guess))

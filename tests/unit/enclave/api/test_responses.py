@@ -140,3 +140,15 @@ async def test_what_is_not_done_is_refused_by_name(changes: dict, param: str, co
     assert (caught.value.param or "").startswith(param)
     assert code is None or caught.value.name == code
     assert not engine.requests
+
+
+@pytest.mark.parametrize(
+    ("more", "flush_tokens", "guesses"),
+    [({}, 8, True), ({"speculate": False}, 1, False), ({"stream": True}, 8, False), ({"stream": True}, 1, True)],
+)
+async def test_guessing_ahead_can_be_turned_off(more: dict, flush_tokens: int, guesses: bool) -> None:
+    """As in a chat: by the request, and by a shape that hides sizes; the object does not repeat it."""
+    engine = ScriptedEngine()
+    _, events = await ask(engine, PATH_RESPONSES, {**BASE, **more}, flush_tokens=flush_tokens)
+    assert engine.requests[0].speculate is guesses
+    assert b"speculate" not in b"".join(events)
