@@ -1,0 +1,150 @@
+/** The shape of `fetch`: plain OpenAI requests go in, sealed ones go out, verified answers come back. */
+
+import type { Bytes } from "./bytes.js";
+import { ConfideError, RelayRefused, RelayUnreachable, Truncated } from "./errors.js";
+import { Exchange } from "./exchange.js";
+import { chunksOf, faultName, OUTER, type Relay } from "./relay.js";
+import type { Call } from "./session.js";
+
+/** What an answer's length and framing are is for the HTTP library to say, once the seal is off. */
+const UNSHOWN = new Set(["connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"]);
+const WITHOUT_BODY = [204, 205, 304];
+const exchanges = new WeakMap<Response, Exchange>();
+
+/** Return the exchange that a response belongs to; its `receipt` is set once the answer has ended well. */
+export function exchangeOf(response: Response): Exchange | undefined {
+  return exchanges.get(response);
+}
+
+/**
+ * Make a `fetch` that seals every request to an enclave that was verified, and refuses what it cannot seal.
+ *
+ * An answer that is no stream resolves when its receipt has verified. Of a stream the body fails, before its last
+ * event, if it was cut or its receipt is wrong. What it throws is a ConfideError, or the caller's own abort.
+ */
+export function sealedFetch(relay: Relay): typeof fetch {
+  return async (input, init) => {
+    const request = new Request(input, init);
+    const body = new Uint8Array(await request.arrayBuffer());
+    const call = relay.call(request.method, new URL(request.url), [...request.headers], body);
+    const authorization = request.headers.get("authorization") ?? undefined;
+    const { exchange, response } = await send(relay, call, authorization, request.signal);
+    return answer(relay, exchange, chunksOf(response), request.signal);
+  };
+}
+
+async function send(
+  relay: Relay,
+  call: Call,
+  authorization: string | undefined,
+  signal: AbortSignal,
+  again = false,
+): Promise<{ exchange: Exchange; response: Response }> {
+  await unlessAborted(relay.ready(authorization), signal);
+  const exchange = await relay.seal(call);
+  let response: Response;
+  try {
+    response = await relay.fetch(relay.url + exchange.path, {
+      ...OUTER,
+      method: "POST",
+      headers: { ...Exchange.headerFields, ...relay.authorize(authorization) },
+      body: exchange.body,
+      signal,
+    });
+  } catch (fault) {
+    signal.throwIfAborted();
+    throw new RelayUnreachable(`the gateway cannot be reached (${faultName(fault)})`);
+  }
+  try {
+    exchange.answered(response.status, response.headers.get("content-type") ?? "");
+    return { exchange, response };
+  } catch (refusal) {
+    await response.body?.cancel().catch(() => {});
+    // A stale key is refused like any unreadable request; one more try with a newer one is allowed.
+    const stale = refusal instanceof RelayRefused && refusal.status === 400 && !again;
+    if (stale && (await unlessAborted(relay.replace(exchange.keysetDigest, authorization), signal))) {
+      return send(relay, call, authorization, signal, true);
+    }
+    throw refusal;
+  }
+}
+
+async function answer(
+  relay: Relay,
+  exchange: Exchange,
+  sealed: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal,
+): Promise<Response> {
+  const events = open(relay, exchange, sealed, signal);
+  const first: Bytes[] = [];
+  let done = false;
+  while (!done && !exchange.streamed) {
+    const next = await events.next();
+    done = next.done === true;
+    if (!next.done) first.push(...next.value);
+  }
+  return respond(exchange, first, events);
+}
+
+/** Yield what may be shown of an answer; returns only when it is whole and signed. */
+async function* open(
+  relay: Relay,
+  exchange: Exchange,
+  sealed: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Bytes[], void, undefined> {
+  try {
+    for await (const data of sealed) yield await exchange.push(data);
+  } catch (fault) {
+    signal.throwIfAborted();
+    throw fault instanceof ConfideError ? fault : new Truncated();
+  }
+  const rest = await exchange.finish();
+  relay.lastReceipt = exchange.receipt;
+  yield rest;
+}
+
+function respond(exchange: Exchange, first: Bytes[], events: AsyncGenerator<Bytes[]>): Response {
+  const { status = 200, fields = [] } = exchange.head ?? {};
+  const shown = fields.filter(([name]) => !UNSHOWN.has(name));
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const part of first) controller.enqueue(part);
+    },
+    async pull(controller) {
+      try {
+        for (;;) {
+          const { done, value } = await events.next();
+          if (done) return controller.close();
+          for (const part of value) controller.enqueue(part);
+          if (value.length) return;
+        }
+      } catch (fault) {
+        controller.error(fault);
+      }
+    },
+    async cancel() {
+      await events.return(undefined);
+    },
+  });
+  const headers = new Headers();
+  for (const [name, value] of shown) headers.append(name, value);
+  const response = new Response(WITHOUT_BODY.includes(status) ? null : body, { status, headers });
+  exchanges.set(response, exchange);
+  return response;
+}
+
+/** Wait for what other callers wait for too, unless this one gives up. */
+async function unlessAborted<T>(shared: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  let giveUp = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    giveUp = () => reject(signal.reason);
+    signal.addEventListener("abort", giveUp, { once: true });
+  });
+  try {
+    return await Promise.race([shared, aborted]);
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
+}

@@ -1,0 +1,96 @@
+/** The keyset statement and the manifest: what an enclave's evidence vouches for (SPEC 3). */
+
+import type { Bytes } from "./bytes.js";
+import { asTree, hasExactly, type Tree } from "./cbor.js";
+import { Malformed } from "./errors.js";
+import { checkFields, isBool, isBytes, isDigest, isInteger, isText, isTime, readStatement, type Tests } from "./fields.js";
+import { sha256 } from "./hash.js";
+import { KEYSET_LIFETIME_MAX_S, PURPOSE_KEYSET, PURPOSE_MANIFEST } from "./labels.js";
+
+/** One generation of the enclave's public keys. `digest` names it. */
+export interface Keyset {
+  ohttpKeys: Bytes;
+  receiptEd25519: Bytes;
+  receiptMlDsa65: Bytes;
+  usageEd25519: Bytes;
+  manifestDigest: Bytes;
+  notBeforeUnixS: number;
+  notAfterUnixS: number;
+  simulated: boolean;
+  digest: Bytes;
+}
+
+/** What the enclave runs, pinned by a policy through its digest: a setting is public or it is ignored. */
+export interface Manifest {
+  release: string;
+  model: string;
+  weightsDigest: Bytes;
+  tokenizerDigest: Bytes;
+  engine: ReadonlyMap<string, string | number | bigint | boolean>;
+  shapes: readonly string[];
+  platform: string;
+  digest: Bytes;
+}
+
+const RECEIPT_KEYS: Tests = { ed25519: isBytes(32), ml_dsa_65: isBytes(1952) };
+const KEYSET: Tests = {
+  ohttp_keys: isBytes(1, 16 * 1024),
+  receipt_keys: (value) => {
+    const tree = asTree(value);
+    return tree !== undefined && hasExactly(tree, Object.keys(RECEIPT_KEYS));
+  },
+  usage_key: isBytes(32),
+  manifest_digest: isDigest,
+  not_before: isTime,
+  not_after: isTime,
+  simulated: isBool,
+};
+
+const isName = isText(1, 256);
+const isSetting = (value: unknown) => typeof value === "string" || typeof value === "boolean" || isInteger(value);
+const MANIFEST: Tests = {
+  release: isName,
+  model: isName,
+  weights_digest: isDigest,
+  tokenizer_digest: isDigest,
+  engine: (value) => [...(asTree(value)?.values() ?? [undefined])].every(isSetting),
+  shapes: (value) => Array.isArray(value) && value.length > 0 && value.every((each) => typeof each === "string"),
+  platform: isName,
+};
+
+/** Parse a keyset statement; makes no trust claim. Does not check the times against a clock. Throws Malformed. */
+export function parseKeyset(data: Uint8Array): Keyset {
+  const tree = readStatement(data, PURPOSE_KEYSET, KEYSET);
+  const keys = tree.get("receipt_keys") as Tree;
+  checkFields(keys, RECEIPT_KEYS);
+  const [start, end] = [tree.get("not_before") as number, tree.get("not_after") as number];
+  if (end <= start || end - start > KEYSET_LIFETIME_MAX_S) {
+    throw new Malformed("a keyset lives more than 24 h, or not at all");
+  }
+  return {
+    ohttpKeys: tree.get("ohttp_keys") as Bytes,
+    receiptEd25519: keys.get("ed25519") as Bytes,
+    receiptMlDsa65: keys.get("ml_dsa_65") as Bytes,
+    usageEd25519: tree.get("usage_key") as Bytes,
+    manifestDigest: tree.get("manifest_digest") as Bytes,
+    notBeforeUnixS: start,
+    notAfterUnixS: end,
+    simulated: tree.get("simulated") as boolean,
+    digest: sha256(data), // a deterministic encoding is the statement's only one
+  };
+}
+
+/** Parse a manifest; makes no trust claim. Throws Malformed. */
+export function parseManifest(data: Uint8Array): Manifest {
+  const tree = readStatement(data, PURPOSE_MANIFEST, MANIFEST);
+  return {
+    release: tree.get("release") as string,
+    model: tree.get("model") as string,
+    weightsDigest: tree.get("weights_digest") as Bytes,
+    tokenizerDigest: tree.get("tokenizer_digest") as Bytes,
+    engine: tree.get("engine") as Manifest["engine"],
+    shapes: tree.get("shapes") as string[],
+    platform: tree.get("platform") as string,
+    digest: sha256(data),
+  };
+}

@@ -1,0 +1,249 @@
+/** The way to an enclave: fetch its evidence through the gateway, verify once for all callers, renew in time. */
+
+import type { Fields } from "./bhttp.js";
+import { concat, equal, hex, type Bytes } from "./bytes.js";
+import { ConfideError, ConfigError, LocalStateError, PolicyError, RelayRefused, RelayUnreachable, TooLarge } from "./errors.js";
+import { MAX_BUNDLE_BYTES } from "./evidence.js";
+import type { Exchange, Receipt } from "./exchange.js";
+import { MEDIA_EVIDENCE, PATH_EVIDENCE } from "./labels.js";
+import type { PolicyMemory } from "./memory.js";
+import type { AppraisalPolicy } from "./policy/policy.js";
+import type { AttestedKeyset } from "./result.js";
+import { ClientSession, MAX_ANSWER_BYTES, type Call } from "./session.js";
+
+const RENEW_RETRY_S = 60;
+
+/** What a peer can cost. */
+export interface Limits {
+  evidenceTimeoutMs: number;
+  /** With its head it fits the 2 MiB bucket. */
+  maxRequestBytes: number;
+  /** With the session's own fields it fits the enclave's 32 KiB. */
+  maxHeadBytes: number;
+  maxAnswerBytes: number;
+}
+
+export const LIMITS: Limits = {
+  evidenceTimeoutMs: 30_000,
+  maxRequestBytes: (2 << 20) - (64 << 10),
+  maxHeadBytes: 28 << 10,
+  maxAnswerBytes: MAX_ANSWER_BYTES,
+};
+
+/** What every outer request has: nothing of the application, no cookies, no redirects. */
+export const OUTER: RequestInit = {
+  redirect: "manual",
+  credentials: "omit",
+  cache: "no-store",
+  referrerPolicy: "no-referrer",
+};
+
+export interface RelayOptions {
+  gateway: string;
+  policy: AppraisalPolicy;
+  apiKey?: string | undefined;
+  allowSimulated?: boolean | undefined;
+  memory: PolicyMemory;
+  limits?: Partial<Limits> | undefined;
+  fetch?: typeof fetch | undefined;
+  /** Seconds since 1970. */
+  clock?: (() => number) | undefined;
+}
+
+/** One gateway, one policy, one trust state, for any number of calls at a time. */
+export class Relay {
+  readonly url: string;
+  readonly limits: Limits;
+  readonly fetch: typeof fetch;
+  readonly session: ClientSession;
+  lastReceipt: Receipt | undefined;
+  readonly #memory: PolicyMemory;
+  readonly #authorization: string | undefined;
+  readonly #clock: () => number;
+  #flight: { number: number; outcome: Promise<AttestedKeyset> } | undefined;
+  #flights = 0;
+  #nextRenewalS = 0;
+
+  private constructor(options: RelayOptions, floor: number) {
+    this.url = gatewayUrl(options.gateway);
+    this.limits = { ...LIMITS, ...options.limits };
+    this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
+    this.#memory = options.memory;
+    this.#authorization = options.apiKey ? `Bearer ${options.apiKey}` : undefined;
+    this.#clock = options.clock ?? (() => Date.now() / 1000);
+    checkPolicy(options.policy, floor, this.#now());
+    const { maxAnswerBytes } = this.limits;
+    this.session = new ClientSession(options.policy, {
+      floor,
+      allowSimulated: options.allowSimulated ?? false,
+      maxAnswerBytes,
+    });
+  }
+
+  /** Throws PolicyError, ConfigError, before anything is sent. */
+  static async open(options: RelayOptions): Promise<Relay> {
+    return new Relay(options, await options.memory.floor(options.policy.id));
+  }
+
+  #now(): number {
+    return Math.floor(this.#clock());
+  }
+
+  /** Verify the enclave unless it is verified; start a renewal in the background when one is due. */
+  async ready(authorization?: string): Promise<AttestedKeyset> {
+    const now = this.#now();
+    const attested = this.session.attested(now);
+    if (attested === undefined) return this.#verifyUnless(() => true, authorization);
+    if (this.session.renewalDue(now) && now >= this.#nextRenewalS && this.#flight === undefined) {
+      this.#nextRenewalS = now + RENEW_RETRY_S;
+      // What was verified stands until its own end; then the caller sees the fault.
+      this.verify(authorization).catch((fault: unknown) => {
+        if (!(fault instanceof ConfideError)) throw fault;
+      });
+    }
+    return attested;
+  }
+
+  /** Fetch and appraise fresh evidence. Callers that come meanwhile share the one outcome. */
+  verify(authorization?: string): Promise<AttestedKeyset> {
+    return this.#verifyUnless(() => false, authorization);
+  }
+
+  /** Verify again after a key was refused; say whether there is another keyset to seal to now. */
+  async replace(stale: Bytes, authorization?: string): Promise<boolean> {
+    const isOther = (each: AttestedKeyset) => !equal(each.keyset.digest, stale);
+    return isOther(await this.#verifyUnless(isOther, authorization, this.#flights));
+  }
+
+  /**
+   * Return the keyset in force if it suits (another caller may just have verified it), else verify.
+   *
+   * The outcome of a verification under way is shared, unless it is one of the first `since`.
+   */
+  async #verifyUnless(
+    suits: (attested: AttestedKeyset) => boolean,
+    authorization: string | undefined,
+    since = 0,
+  ): Promise<AttestedKeyset> {
+    for (;;) {
+      const attested = this.session.attested(this.#now());
+      if (attested !== undefined && suits(attested)) return attested;
+      const flight = this.#flight;
+      if (flight === undefined) break;
+      const outcome = await flight.outcome;
+      if (flight.number > since) return outcome;
+    }
+    const outcome = this.#verify(authorization);
+    const flight = { number: ++this.#flights, outcome };
+    this.#flight = flight;
+    try {
+      return await outcome;
+    } finally {
+      if (this.#flight === flight) this.#flight = undefined;
+    }
+  }
+
+  async #verify(authorization: string | undefined): Promise<AttestedKeyset> {
+    const nonce = this.session.challenge();
+    const bundle = await this.#fetchEvidence(nonce, authorization);
+    const { id, serial } = this.session.policy;
+    // A policy that cannot be remembered could be rolled back: nothing is trusted under it.
+    return this.session.verify(bundle, nonce, this.#now(), () => this.#memory.remember(id, serial));
+  }
+
+  /** Ask the gateway for a bundle of evidence that answers `nonce`, unjudged. */
+  async #fetchEvidence(nonce: Bytes, authorization: string | undefined): Promise<Bytes> {
+    const parts: Uint8Array[] = [];
+    let size = 0;
+    try {
+      const response = await this.fetch(`${this.url}${PATH_EVIDENCE}?nonce=${hex(nonce)}`, {
+        ...OUTER,
+        headers: { accept: MEDIA_EVIDENCE, ...this.authorize(authorization) },
+        signal: AbortSignal.timeout(this.limits.evidenceTimeoutMs),
+      });
+      if (response.status !== 200) {
+        await response.body?.cancel();
+        throw new RelayRefused(response.status);
+      }
+      for await (const part of chunksOf(response)) {
+        size += part.length;
+        if (size > MAX_BUNDLE_BYTES) throw new TooLarge("the evidence is larger than its limit");
+        parts.push(part);
+      }
+    } catch (fault) {
+      if (fault instanceof ConfideError) throw fault;
+      throw new RelayUnreachable(`the gateway gave no evidence (${faultName(fault)})`);
+    }
+    return concat(...parts);
+  }
+
+  /** Take a request that would go to `url`. Throws LocalStateError for one that would leave unsealed, TooLarge. */
+  call(method: string, url: URL, fields: Fields, body: Bytes): Call {
+    const own = new URL(this.url);
+    const prefix = own.pathname.replace(/\/$/, "");
+    if (url.origin !== own.origin || !url.pathname.startsWith(`${prefix}/`) || url.username || url.password) {
+      throw new LocalStateError("this fetch seals for its own gateway; a request to another place is refused");
+    }
+    if (body.length > this.limits.maxRequestBytes) {
+      throw new TooLarge("the request is larger than the limit; see limits.maxRequestBytes");
+    }
+    const call = this.session.call(method, url.pathname.slice(prefix.length) + url.search, fields, body);
+    const head = call.fields.reduce((sum, [name, value]) => sum + name.length + value.length + 4, call.path.length);
+    if (head > this.limits.maxHeadBytes) {
+      throw new TooLarge("the request's head is larger than the limit; see limits.maxHeadBytes");
+    }
+    return call;
+  }
+
+  seal(call: Call): Promise<Exchange> {
+    return this.session.seal(call, this.#now());
+  }
+
+  authorize(authorization: string | undefined): Record<string, string> {
+    const value = authorization ?? this.#authorization;
+    return value === undefined ? {} : { authorization: value };
+  }
+}
+
+/** Read a response's body as it comes; one that is left early is cancelled. */
+export async function* chunksOf(response: Response): AsyncGenerator<Uint8Array, void, undefined> {
+  const reader = response.body?.getReader();
+  if (reader === undefined) return;
+  let ended = false;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      yield value;
+    }
+    ended = true;
+  } finally {
+    if (!ended) await reader.cancel().catch(() => {});
+  }
+}
+
+/** Name a fault of the network without its text, which may quote what the gateway sent in clear. */
+export function faultName(fault: unknown): string {
+  return fault instanceof Error ? fault.name : "unknown";
+}
+
+function checkPolicy(policy: AppraisalPolicy, floor: number, nowUnixS: number): void {
+  if (policy.serial < floor) {
+    const remedy = `is ${policy.serial}; serial ${floor} was accepted before: get the newer file`;
+    throw new PolicyError(policy.id, "serial", remedy);
+  }
+  if (policy.not_after <= nowUnixS) {
+    throw new PolicyError(policy.id, "not_after", "has passed; get a newer policy, or set this machine's clock");
+  }
+}
+
+/** Return the gateway's URL without `/v1` and slashes at its end. Throws ConfigError. */
+export function gatewayUrl(gateway: string): string {
+  const remedy = "must be http://host[:port][/path] or https://…, without user or query";
+  const url = URL.canParse(gateway) ? new URL(gateway) : undefined;
+  const usable = url && ["http:", "https:"].includes(url.protocol) && url.hostname && url.port !== "0";
+  if (!usable || /[?#]/.test(gateway) || url.username || url.password || gateway.includes("@")) {
+    throw new ConfigError("gateway", "URL", remedy);
+  }
+  return url.origin + url.pathname.replace(/\/+$/, "").replace(/\/v1$/, "").replace(/\/+$/, "");
+}
