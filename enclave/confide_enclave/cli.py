@@ -3,8 +3,11 @@
 import asyncio
 import json
 import secrets
+import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +16,7 @@ from confide_protocol.errors import ConfideError, ConfigError
 
 from confide_enclave import logs
 from confide_enclave.endorsements import Shelf
+from confide_enclave.engine import Embedder, Engine, ModelCard
 from confide_enclave.engine.card import default_weights, read_card
 from confide_enclave.engine.directory import Directory
 from confide_enclave.engine.encoder_card import default_encoder, read_encoder_card
@@ -20,11 +24,13 @@ from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
 from confide_enclave.node import assemble, check_machine, open_machine
+from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.server import bind, serve
 from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, load_gateway_secret, load_settings
 
 EXIT_CONFIG = 2
 EXIT_HARDWARE = 3
+EXIT_STOPPED = 128 + signal.SIGTERM
 HARDWARE_FAULTS = ("device_unavailable", "gpu_rejected")
 
 _EPILOG = """\b
@@ -91,7 +97,7 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
 
 
 def _print_manifest(settings: EnclaveSettings) -> None:
-    card = read_card(_weights(settings), settings.model.name, settings.engine)
+    card = _card(settings)
     encoder = None
     if settings.embeddings is not None:
         encoder = read_encoder_card(Directory(_encoder(settings.embeddings)), settings.embeddings.name)
@@ -122,19 +128,12 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     _check_device(file, settings)
     shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
     listener = bind(file, settings.host, settings.port)
-    try:
-        from confide_enclave.engine.encoder import BertEmbedder
-        from confide_enclave.engine.torch_engine import TorchEngine
-    except ImportError:
-        raise ConfigError(
-            file, "model.kind", "torch is missing; install it: pip install 'confide[enclave]'"
-        ) from None
-    weights = _weights(settings)
+    load_engine, load_embedder = _loaders(file, settings)
     attester, gpus = open_machine(settings)
     asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
-    engine = TorchEngine.load(weights, settings.model.name, settings.engine)
-    wanted = settings.embeddings
-    embedder = None if wanted is None else BertEmbedder(_encoder(wanted), wanted.name, wanted)
+    # An engine in another process takes minutes to start, and must not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+    engine, embedder = load_engine(), load_embedder()
     app, holder, manifest = assemble(
         settings, engine, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
     )
@@ -144,6 +143,35 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
         settings.limits,
         {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()},
     )
+
+
+def _loaders(file: str, settings: EnclaveSettings) -> tuple[Callable[[], Engine], Callable[[], Embedder | None]]:
+    """Return what loads the engine, and the embedder if one is wanted. Raises: ConfigError."""
+    weights, name, limits, wanted = _weights(settings), settings.model.name, settings.engine, settings.embeddings
+    if isinstance(limits, RemoteSettings):
+        from confide_enclave.remote.engine import RemoteEngine
+
+        load_engine: Callable[[], Engine] = partial(RemoteEngine.load, weights, name, limits, file)
+        if wanted is None:
+            return load_engine, lambda: None
+    try:
+        from confide_enclave.engine.encoder import BertEmbedder
+        from confide_enclave.engine.torch_engine import TorchEngine
+    except ImportError:
+        raise ConfigError(
+            file, "model.kind", "torch is missing; install it: pip install 'confide[enclave]'"
+        ) from None
+    if not isinstance(limits, RemoteSettings):
+        load_engine = partial(TorchEngine.load, weights, name, limits)
+    return load_engine, lambda: None if wanted is None else BertEmbedder(_encoder(wanted), wanted.name, wanted)
+
+
+def _card(settings: EnclaveSettings) -> ModelCard:
+    if isinstance(settings.engine, RemoteSettings):
+        from confide_enclave.remote.card import read_card as read_remote_card
+
+        return read_remote_card(_weights(settings), settings.model.name, settings.engine)
+    return read_card(_weights(settings), settings.model.name, settings.engine)
 
 
 def _weights(settings: EnclaveSettings) -> Path:

@@ -164,6 +164,9 @@ def _check_mode(manifest: Manifest, claims: ReceiptClaims) -> Check:
     name, mode = "rerun_mode", manifest.engine.get("mode")
     if claims.engine_mode != mode:
         return _fail(name, f"the receipt says {claims.engine_mode}, the manifest {mode}")
+    if manifest.engine.get("kind") == "openai":
+        answered = f"{manifest.engine.get('server')} {manifest.engine.get('version')} answered, not our own engine"
+        return _fail(name, f"not replayable: {answered}")
     if mode != "exact":
         return _fail(
             name, f"not replayable: {mode} mode rounds as its neighbours have it; only exact mode does not"

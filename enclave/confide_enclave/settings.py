@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +10,11 @@ from confide_attestation.policy_types import Hex32
 from confide_protocol import labels
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.encoder_card import EncoderLimits
+from confide_enclave.remote.settings import RemoteSettings
 
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
@@ -29,6 +30,24 @@ class ModelSettings(Settings):
     kind: Literal["torch"] = "torch"
     name: Annotated[str, Field(min_length=1, max_length=128)] = "smollm2-135m-instruct"
     weights: str | None = None
+
+
+def _engine_kind(engine: object) -> object:
+    if isinstance(engine, RemoteSettings):
+        return engine.kind
+    return engine.get("kind", "torch") if isinstance(engine, dict) else "torch"
+
+
+def _without_kind(engine: object) -> object:
+    return {name: value for name, value in engine.items() if name != "kind"} if isinstance(engine, dict) else engine
+
+
+# The engine of our own, or one in another process.
+EngineSettings = Annotated[
+    Annotated[EngineLimits, BeforeValidator(_without_kind), Tag("torch")]
+    | Annotated[RemoteSettings, Tag("openai")],
+    Discriminator(_engine_kind, custom_error_type="kind", custom_error_message='its kind is "torch" or "openai"'),
+]
 
 
 class EmbeddingsSettings(EncoderLimits):
@@ -100,7 +119,7 @@ class EnclaveSettings(Settings):
         labels.SHAPE_NONE,
     )
     model: ModelSettings = ModelSettings()
-    engine: EngineLimits = EngineLimits()
+    engine: EngineSettings = EngineLimits()
     embeddings: EmbeddingsSettings | None = None
     keyset: KeysetSettings = KeysetSettings()
     limits: Limits = Limits()
@@ -161,16 +180,26 @@ def load_settings(path: Path) -> EnclaveSettings:
             "endorsements_file": resolve(settings.endorsements_file),
             "devices": DeviceSettings(**devices),
             "model": settings.model.model_copy(update={"weights": resolve(settings.model.weights)}),
-            "engine": settings.engine.model_copy(update={"draft": resolve(settings.engine.draft)}),
+            "engine": _beside(settings.engine, resolve),
             "embeddings": embeddings,
         }
     )
+
+
+def _beside(
+    engine: EngineLimits | RemoteSettings, resolve: Callable[[str | None], str | None]
+) -> EngineLimits | RemoteSettings:
+    if isinstance(engine, RemoteSettings):
+        return engine.beside(resolve)
+    return engine.model_copy(update={"draft": resolve(engine.draft)})
 
 
 def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
     """Name each field that does not go with another, and the remedy."""
     if settings.keyset.grace_s >= settings.keyset.lifetime_s:
         yield "keyset.grace_s", "must be less than keyset.lifetime_s"
+    if isinstance(settings.engine, RemoteSettings) and settings.model.weights is None:
+        yield "model.weights", "is missing; name the published directory that the server reads"
     platform = settings.platform
     if settings.is_simulated:
         if settings.device_socket is None:
@@ -186,14 +215,15 @@ def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
             yield "simulated", f"trusts simulated roots; remove it, the platform is {platform}"
 
 
-def load_gateway_secret(path: Path) -> bytes:
+def load_gateway_secret(path: Path, field: str = "gateway_secret_file") -> bytes:
     """Read the bearer secret that only the gateway may know; a file that others can read is refused.
 
-    Raises: ConfigError. Does not check: how random the secret is.
+    `field` names the setting in messages: other secrets are read so too. Raises: ConfigError. Does not check: how
+    random the secret is.
     """
 
     def wrong(remedy: str) -> ConfigError:
-        return ConfigError(str(path), "gateway_secret_file", remedy)
+        return ConfigError(str(path), field, remedy)
 
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,0 +1,104 @@
+"""A remote engine over the fake server, and requests to it."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from confide_enclave.engine import Delta, GenerationRequest, Sampling
+from confide_enclave.engine.tokens import Tokens
+from confide_enclave.remote.card import read_vocabulary
+from confide_enclave.remote.engine import RemoteEngine
+from confide_enclave.remote.settings import RemoteSettings
+from confide_protocol.errors import EngineError
+
+from tests.fakes import checkpoint
+from tests.unit.enclave.remote import fake
+
+SALT = b"\7" * 32
+FAKE = (sys.executable, fake.__file__)
+QUICK = {"poll_interval_s": 0.02, "health_interval_s": 0.05, "restart_delay_s": 0.02, "start_timeout_s": 10.0}
+
+
+@cache
+def model() -> Path:
+    """A toy's published directory; nothing here computes with it."""
+    return checkpoint.write(Path(mkdtemp(prefix="confide-toy-")))
+
+
+@cache
+def tokens() -> Tokens:
+    return Tokens(read_vocabulary(model()))
+
+
+def spell(text: str) -> list[int]:
+    """Return ids whose bytes are the text's, one each."""
+    return [next(i for i in range(tokens().size) if tokens().token_bytes(i) == char.encode()) for char in text]
+
+
+def settings(**changes: Any) -> RemoteSettings:
+    return RemoteSettings(**{"kind": "openai", "version": fake.VERSION, **QUICK, **changes})
+
+
+def started(**changes: Any) -> RemoteSettings:
+    """Settings of a fake server that the enclave starts itself."""
+    return settings(command=FAKE, **changes)
+
+
+@asynccontextmanager
+async def connected(server: fake.Server, path: str | None = None, **changes: Any) -> AsyncIterator[RemoteEngine]:
+    """Give an engine over this server, ready."""
+    async with server.at(path) as url, opened(settings(url=url, **changes)) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def opened(chosen: RemoteSettings) -> AsyncIterator[RemoteEngine]:
+    engine = await asyncio.to_thread(RemoteEngine.load, model(), "toy", chosen, "enclave.toml")
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def request(prompt: str = "hello", *, account: str = "", salt: bytes = SALT, **sampling: Any) -> GenerationRequest:
+    given = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 64, "seed": 1, **sampling}
+    return GenerationRequest(prompt, Sampling(**given), salt, account)
+
+
+async def answer(engine: RemoteEngine, asked: GenerationRequest | None = None) -> list[Delta]:
+    async with aclosing(engine.generate(asked or request())) as deltas:
+        return [delta async for delta in deltas]
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait for what another process, or the engine's thread, does."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def until_it_says(engine: RemoteEngine, code: str, timeout_s: float = 8.0) -> list[str]:
+    """Ask until the answer is this error, or none where `code` is empty; return the errors before."""
+    before = []
+    async with asyncio.timeout(timeout_s):
+        while (said := await code_of(engine)) != code:
+            before.append(said)
+            await asyncio.sleep(0.02)
+    return before
+
+
+async def code_of(engine: RemoteEngine) -> str:
+    try:
+        await answer(engine)
+    except EngineError as fault:
+        return fault.code
+    return ""
