@@ -73,6 +73,11 @@ class PrefixCache:
         """How many pages are held for tenants; those that are published not counted."""
         return self._held
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is held beyond the sequences that computed it."""
+        return min(self._tenant_pages, self._total_pages) > 0
+
     def tick(self, now_s: float, idle_s: float) -> float | None:
         """Take note of the time; forget the tenants that have been away for `idle_s`.
 

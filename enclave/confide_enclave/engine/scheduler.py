@@ -36,10 +36,11 @@ class Scheduler:
     """Continuous batching: sequences join and leave between steps.
 
     Each step decodes every sequence that can, and splits a budget of prompt tokens fairly over accounts. A sequence
-    enters when the pages for all it has so far, and one token more, can be had; the next to enter is of the account
-    with the fewest inside. One that does not fit is overtaken MAX_OVERTAKEN times at most. When pages run out, the
-    youngest of the account that holds the most gives its own back and starts again later, from its prompt and what
-    it has generated; so does one of several, for an account that has none inside. Nobody is sent out before it has
+    enters when the pages for all it has so far, and one token more, can be had, and no other of its tenant is
+    reading the same prompt, whose pages it will find then; the next to enter is of the account with the fewest
+    inside. One that does not fit is overtaken MAX_OVERTAKEN times at most. When pages run out, the youngest of the
+    account that holds the most gives its own back and starts again later, from its prompt and what it has
+    generated; so does one of several, for an account that has none inside. Nobody is sent out before it has
     generated a page's tokens since it entered, or itself needs one page more: every entry brings a token at least,
     so everybody ends. `account_pages` is for one context at least, and so is the pool.
     """
@@ -90,6 +91,8 @@ class Scheduler:
         behind: list[Sequence] = []
         for account in sorted(self._waiting, key=inside.__getitem__):
             sequence = self._waiting[account][0]
+            if self._is_read_for(sequence):
+                continue
             if self._enter(sequence, owed=not inside[account]):
                 for other in behind:
                     other.overtaken += 1
@@ -102,6 +105,14 @@ class Scheduler:
                     return False
                 behind.append(sequence)
         return False
+
+    def _is_read_for(self, sequence: Sequence) -> bool:
+        """Say if another of its tenant is computing pages of the same prompt that the cache will have."""
+        full = (len(sequence.prompt) - 1) // PAGE_TOKENS * PAGE_TOKENS
+        return self._prefixes.keeps and any(
+            other.computed < full and other.salt == sequence.salt and other.prompt == sequence.prompt
+            for other in self._running
+        )
 
     def _enter(self, sequence: Sequence, owed: bool) -> bool:
         """Give the sequence its first pages, if need be and `owed` at the cost of accounts that have several."""

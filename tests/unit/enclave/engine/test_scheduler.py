@@ -18,10 +18,12 @@ def make(prompt_tokens: int, token_limit: int = 9, account: str = "", salt: byte
 class Room:
     """A scheduler that is told of sequences, and what was wiped."""
 
-    def __init__(self, pages: int = 99, places: int = 3, budget: int = 4, account_pages: int = 99) -> None:
+    def __init__(
+        self, pages: int = 99, places: int = 3, budget: int = 4, account_pages: int = 99, kept: int = 0
+    ) -> None:
         self.wiped: list[int] = []
         self.pages = Pages(pages, self.wiped.extend)
-        self.prefixes = PrefixCache(self.pages, 0, 0)
+        self.prefixes = PrefixCache(self.pages, kept, kept)
         self.scheduler = Scheduler(self.pages, self.prefixes, Bounds(places, budget, account_pages))
 
     def add(self, *sequences: Sequence) -> None:
@@ -210,3 +212,36 @@ def test_a_waiting_sequence_can_leave() -> None:
     assert room.scheduler.sequences == []
     assert room.scheduler.next_step() is None
     assert not room.scheduler._waiting
+
+
+def test_one_prompt_is_read_once_for_all_of_its_tenant() -> None:
+    """The first reads it, the others wait and then read what is left of the last page; nobody else waits."""
+    room = Room(places=9, budget=30, kept=9)
+    first, second, third = (make(40, 9, "mine", b"a" * 32) for _ in range(3))
+    room.add(first, second, third)
+    assert [room.step() for _ in range(3)] == [[(first, 30)], [(first, 10)], [(first, 1), (second, 8), (third, 8)]]
+    room = Room(places=9, budget=30, kept=9)
+    room.add(
+        first := make(40, 9, "mine", b"a" * 32),
+        second := make(40, 9, "mine", b"a" * 32),
+        other := make(40, 9, "another", b"b" * 32),
+    )
+    room.step()
+    assert first.pages
+    assert other.pages
+    assert not second.pages
+
+
+def test_whoever_waited_reads_by_itself_when_the_first_leaves() -> None:
+    """So it does from the start where nothing is kept, and for a prompt without a full page."""
+    room = Room(places=9, budget=16, kept=9)
+    first, second = (make(40, 9, "", b"a" * 32) for _ in range(2))
+    room.add(first, second)
+    assert room.step() == [(first, 16)]
+    room.scheduler.remove(first)
+    assert room.step() == [(second, 16)]
+    for tokens, kept in ((40, 0), (PAGE_TOKENS, 9)):
+        room = Room(places=9, budget=99, kept=kept)
+        both = [make(tokens, 9, "", b"a" * 32) for _ in range(2)]
+        room.add(*both)
+        assert room.step() == [(each, tokens) for each in both]

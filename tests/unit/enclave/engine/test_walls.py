@@ -11,6 +11,7 @@ import pytest
 import torch
 from confide_enclave.engine import ChatMessage, GenerationRequest, Sampling
 from confide_enclave.engine.card import EngineLimits
+from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.torch_engine import TorchEngine
 from confide_protocol.errors import CapacityExceeded, ConfigError, EngineError
 
@@ -247,3 +248,15 @@ async def test_numbers_that_are_not_finite_are_not_kept(toy: Path) -> None:
         broken[0] = False
         tokens, computed = await watched.cost(PROMPT)
         assert computed == tokens
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_several_answers_read_their_prompt_once(toy: Path, lasts: bool) -> None:
+    """Four at once cost one prompt, and the rest of its last page thrice; what they say is what they say alone."""
+    async with running(toy, prefix_tokens=0) as watched:
+        alone = [await watched.ask(PROMPT, temperature=1.0, seed=seed) for seed in range(4)]
+    async with running(toy) as watched:
+        several = [watched.ask(PROMPT, lasts=lasts, temperature=1.0, seed=seed) for seed in range(4)]
+        assert await asyncio.gather(*several) == alone
+        ((tokens, computed),) = watched.computed.items()
+        assert computed == tokens + 3 * (tokens - (tokens - 1) // PAGE_TOKENS * PAGE_TOKENS)
