@@ -3,12 +3,11 @@
 import importlib
 from typing import Any
 
-from confide_attestation.result import AttestationResult
 from confide_protocol.errors import ConfideError, LocalStateError
 
+from confide.anyhttp import AsyncVerifiedTransport, VerifiedTransport
 from confide.relay import PolicySource, Relay
-from confide.session import Receipt
-from confide.transport import transports
+from confide.transport import Verified, transports
 
 try:
     import openai
@@ -31,7 +30,8 @@ def _sealed(transport: type[Any], client: type[Any], options: dict[str, Any]) ->
     if given is not None:
         # with_options() and copy() hand the same client on. Proxies and mounts of its own would go before ours.
         carried = getattr(given, "_transport", None)
-        if not isinstance(carried, transport) or given._mounts or policy is not None or relay_options:
+        ours = (transport, VerifiedTransport, AsyncVerifiedTransport)
+        if not isinstance(carried, ours) or given._mounts or policy is not None or relay_options:
             raise LocalStateError("http_client would bypass the seal; build one on confide.transport instead")
         relay: Relay = carried.relay
     else:
@@ -40,11 +40,15 @@ def _sealed(transport: type[Any], client: type[Any], options: dict[str, Any]) ->
             raise LocalStateError("base_url must be the gateway's URL")
         sealing = transport(str(base_url), policy, **relay_options)
         relay = sealing.relay
-        options["http_client"] = client(transport=sealing, timeout=openai.DEFAULT_TIMEOUT, trust_env=False)
+        options["http_client"] = _client(client, sealing)
     options["base_url"] = relay.url + "/v1"
     options["websocket_base_url"] = NO_WEBSOCKETS
     options.setdefault("max_retries", 0)
     return relay
+
+
+def _client(kind: type[Any], transport: Any) -> Any:  # noqa: ANN401
+    return kind(transport=transport, timeout=openai.DEFAULT_TIMEOUT, trust_env=False)
 
 
 def _own_fault(error: Exception) -> ConfideError | None:
@@ -52,21 +56,27 @@ def _own_fault(error: Exception) -> ConfideError | None:
     return error.__cause__ if isinstance(error.__cause__, ConfideError) else None
 
 
-class _Attested:
+class _Attested(Verified):
     """What a sealed client knows beyond an OpenAI client."""
 
     _relay: Relay
 
-    @property
-    def last_receipt(self) -> Receipt | None:
-        """The verified receipt of the answer that ended last, over all threads and tasks of this client."""
-        return self._relay.last_receipt
+    def copy(self, *, policy: PolicySource = None, shape: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+        """Copy as openai does; `policy` and `shape` hold for the copy's calls alone.
 
-    @property
-    def attestation(self) -> AttestationResult | None:
-        """The latest appraisal that passed; None before the first request."""
-        verified = self._relay.session.verified
-        return verified.result if verified else None
+            client.with_options(shape="none").chat.completions.create(…)
+
+        The copy has an `attestation` and a `last_receipt` of its own. Evidence that is at hand is judged anew under
+        its policy, so that most often no byte is sent for it. Raises: PolicyError.
+        """
+        if policy is not None or shape is not None:
+            options["http_client"] = self._client_of(self.relay.narrowed(policy, shape))
+        return super().copy(**options)  # type: ignore[misc]
+
+    with_options = copy
+
+    def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
+        raise NotImplementedError
 
 
 class OpenAI(_Attested, openai.OpenAI):
@@ -78,8 +88,11 @@ class OpenAI(_Attested, openai.OpenAI):
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
-        self._relay = _sealed(_TRANSPORT, _HTTP.Client, options)
+        self.relay = self._relay = _sealed(_TRANSPORT, _HTTP.Client, options)
         super().__init__(**options)
+
+    def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
+        return _client(_HTTP.Client, _TRANSPORT(relay.url, relay=relay))
 
     def request(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         try:
@@ -94,8 +107,11 @@ class AsyncOpenAI(_Attested, openai.AsyncOpenAI):
     """openai.AsyncOpenAI, sealed as `OpenAI` is."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
-        self._relay = _sealed(_ASYNC_TRANSPORT, _HTTP.AsyncClient, options)
+        self.relay = self._relay = _sealed(_ASYNC_TRANSPORT, _HTTP.AsyncClient, options)
         super().__init__(**options)
+
+    def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
+        return _client(_HTTP.AsyncClient, _ASYNC_TRANSPORT(relay.url, relay=relay))
 
     async def request(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         try:

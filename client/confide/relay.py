@@ -4,65 +4,33 @@ Holds what the transports of every HTTP library share. Blocking: an event loop c
 """
 
 import os
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-from confide_attestation.evidence import MAX_BUNDLE_BYTES
+from confide_attestation.errors import AppraisalRejected
 from confide_attestation.policy import AppraisalPolicy, load_policy
 from confide_attestation.result import AttestationResult, AttestedKeyset
 from confide_protocol import labels
-from confide_protocol.errors import (
-    ConfideError,
-    ConfigError,
-    LocalStateError,
-    PolicyError,
-    RelayRefused,
-    RelayUnreachable,
-    TooLarge,
-)
+from confide_protocol.errors import ConfideError, LocalStateError, PolicyError, RelayRefused, TooLarge
 from confide_protocol.settings import MAX_SETTINGS_BYTES
 
+from confide.fetch import PORTS, Limits, Link, fetch_evidence, gateway_url
 from confide.policy_memory import PolicyMemory, default_path
-from confide.session import MAX_ANSWER_BYTES, Call, ClientSession, Exchange, Receipt
+from confide.process import begin_in_children
+from confide.runtime import demand_cryptography
+from confide.session import Call, ClientSession, Exchange, Receipt
+from confide.views import Attestation
 
 RENEW_RETRY_S = 60
-_PORTS = {"http": 80, "https": 443}
+MAX_NARROWED = 32
 
 PolicySource = AppraisalPolicy | str | os.PathLike[str] | None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a peer can cost. Time-outs of the answer itself are the HTTP library's own."""
-
-    connect_timeout_s: float = 10.0
-    evidence_timeout_s: float = 30.0
-    max_connections: int = 1000
-    max_idle_connections: int = 100
-    max_request_bytes: int = (2 << 20) - (64 << 10)  # with its head it fits the 2 MiB bucket
-    max_head_bytes: int = 28 << 10  # with the session's own fields it fits the enclave's 32 KiB
-    max_answer_bytes: int = MAX_ANSWER_BYTES
-
-
-@dataclass(frozen=True)
-class Link:
-    """How the gateway is reached. Neither TLS nor proxy is trusted with content."""
-
-    tls: ssl.SSLContext | None = None
-    proxy: str | None = field(default=None, repr=False)  # its URL may hold a password
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"verify": self.tls or True, "proxy": self.proxy}
 
 
 def read_policy(source: PolicySource) -> AppraisalPolicy:
@@ -79,37 +47,6 @@ def read_policy(source: PolicySource) -> AppraisalPolicy:
     except OSError as fault:
         raise PolicyError(str(source), "file", f"cannot be read ({fault.strerror}); name a policy file") from None
     return load_policy(data, str(source))
-
-
-def fetch_evidence(url: str, nonce: bytes, authorization: Mapping[str, str], limits: Limits, link: Link) -> bytes:
-    """Ask the gateway at `url` for a bundle of evidence that answers `nonce`, unjudged; blocks.
-
-    Raises: RelayUnreachable, RelayRefused, TooLarge.
-    """
-    waits = dict.fromkeys(("read", "write", "pool"), limits.evidence_timeout_s)
-    request = httpx2.Request(
-        "GET",
-        f"{url}{labels.PATH_EVIDENCE}?nonce={nonce.hex()}",
-        headers={"accept": labels.MEDIA_EVIDENCE, **authorization},
-        extensions={"timeout": {"connect": limits.connect_timeout_s, **waits}},
-    )
-    deadline_s = time.monotonic() + limits.evidence_timeout_s
-    bundle = bytearray()
-    try:
-        with httpx2.HTTPTransport(**link.options) as transport:
-            response = transport.handle_request(request)
-            with closing(response):
-                if response.status_code != 200:
-                    raise RelayRefused(response.status_code)
-                for data in response.iter_raw():
-                    bundle += data
-                    if len(bundle) > MAX_BUNDLE_BYTES:
-                        raise TooLarge("the evidence is larger than its limit")
-                    if time.monotonic() > deadline_s:
-                        raise RelayUnreachable("the gateway took too long to send the evidence")
-    except httpx2.TransportError as fault:
-        raise RelayUnreachable(f"the gateway gave no evidence ({type(fault).__name__})") from None
-    return bytes(bundle)
 
 
 @dataclass(frozen=True)
@@ -134,22 +71,27 @@ class Relay:
         limits: Limits | None = None,
         link: Link | None = None,
         clock: Callable[[], float] = time.time,
+        elder: "Relay | None" = None,
     ) -> None:
         """`gateway`: its URL, with or without `/v1`. `memory`: by default the user's own file.
+        `elder`: another relay to the same gateway, whose evidence is judged before any is fetched.
 
         Raises: PolicyError, ConfigError, before anything is sent.
         """
+        demand_cryptography()
         self.url = gateway_url(gateway)
         parts = urlsplit(self.url)
-        self._origin = parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+        self._origin = parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
         self._prefix = parts.path
         self.limits, self.link = limits or Limits(), link or Link()
         self._authorization = f"Bearer {api_key}" if api_key else None
         self._memory = memory or PolicyMemory(default_path())
         self._clock = clock
+        self._elder = elder
         accepted = read_policy(policy)
         floor = self._memory.floor(accepted.id)
         _check_policy(accepted, floor, clock())
+        self._allow_simulated = allow_simulated
         self.session = ClientSession(
             accepted,
             floor=floor,
@@ -158,22 +100,69 @@ class Relay:
             max_answer_bytes=self.limits.max_answer_bytes,
         )
         self.last_receipt: Receipt | None = None
-        self._begin_process()
+        self._narrowed: dict[bytes, Relay] = {}
+        self.begin_process()
+        begin_in_children(self)
 
-    def _begin_process(self) -> None:
+    def begin_process(self) -> None:
         # A fork copies locks in whatever state they are, and no thread but the forking one.
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._flight: _Flight | None = None
         self._renewal: threading.Thread | None = None
         self._next_renewal_s = 0.0
 
+    @property
+    def attestation(self) -> Attestation | None:
+        """The latest appraisal that passed, for showing; None before the first."""
+        verified = self.session.verified
+        return Attestation(verified.result) if verified else None
+
+    def narrowed(self, policy: PolicySource = None, shape: str | None = None) -> "Relay":
+        """Return the relay for calls under another policy or shape; the same one for the same.
+
+        It has trust, cache secret and last receipt of its own; evidence that this relay holds is judged anew under
+        its policy, without the network where that suffices. Raises: PolicyError.
+        """
+        wanted = self.session.policy if policy is None else read_policy(policy)
+        if shape is not None:
+            if shape not in (labels.SHAPE_NONE, labels.SHAPE_BUCKETED):
+                raise PolicyError(wanted.id, "shape", f'is none that exists; use "{labels.SHAPE_BUCKETED}"')
+            session = wanted.session.model_copy(update={"shape": shape})
+            wanted = wanted.model_copy(update={"session": session})
+        digest = wanted.digest
+        if digest == self.session.policy.digest:
+            return self
+        relay = self._narrowed.get(digest)
+        if relay is None:
+            relay = Relay(
+                self.url,
+                wanted,
+                allow_simulated=self._allow_simulated,
+                memory=self._memory,
+                limits=self.limits,
+                link=self.link,
+                clock=self._clock,
+                elder=self,
+            )
+            relay._authorization = self._authorization
+            with self._lock:
+                while len(self._narrowed) >= MAX_NARROWED:
+                    self._narrowed.pop(next(iter(self._narrowed)))
+                relay = self._narrowed.setdefault(digest, relay)
+        return relay
+
     # --- Verification
+
+    @property
+    def warm(self) -> bool:
+        """Whether `ready` would return at once, and start nothing."""
+        now = self._clock()
+        return self.session.attested(int(now)) is not None and (
+            now < self._next_renewal_s or not self.session.renewal_due(int(now))
+        )
 
     def ready(self, authorization: str | None = None) -> AttestedKeyset:
         """Verify the enclave unless it is verified; start a renewal in the background when one is due."""
-        if self._process != os.getpid():
-            self._begin_process()
         now = self._clock()
         attested = self.session.attested(int(now))
         if attested is None:
@@ -241,13 +230,50 @@ class Relay:
                 self._renewal.start()
 
     def _verify(self, authorization: str | None) -> AttestedKeyset:
+        if inherited := self._inherit():
+            return inherited
         nonce = self.session.challenge()
-        bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
+        return self._judge(
+            fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link), nonce
+        )
+
+    def _inherit(self) -> AttestedKeyset | None:
+        """Judge the elder's evidence, if it is in force and newer than one's own."""
+        held = self._elder.session.verified if self._elder else None
+        own = self.session.verified
+        if held is None or held.keyset.valid_until_unix_s <= self._clock():
+            return None
+        if own is not None and (
+            held.keyset.keyset.digest == own.keyset.keyset.digest
+            or held.result.judged_at_unix_s <= own.result.judged_at_unix_s
+        ):
+            return None
+        with suppress(AppraisalRejected):  # another node may suit where this one does not
+            return self._judge(held.bundle, held.nonce)
+        return None
+
+    def _judge(self, bundle: bytes, nonce: bytes) -> AttestedKeyset:
         policy = self.session.policy
         # A policy that cannot be remembered could be rolled back: nothing is trusted under it.
         return self.session.verify(
             bundle, nonce, int(self._clock()), accepted=lambda: self._memory.remember(policy.id, policy.serial)
         )
+
+    def holds(self, keyset_digest: bytes, authorization: str | None) -> bool:
+        """Ask, unauthenticated, whether the gateway still reaches a node that holds the keyset.
+
+        Raises: RelayUnreachable, RelayRefused.
+        """
+        nonce = self.session.challenge()
+        try:
+            fetch_evidence(
+                self.url, nonce, self.authorize(authorization), self.limits, self.link, keyset=keyset_digest
+            )
+        except RelayRefused as refusal:
+            if refusal.status == 400:
+                return False
+            raise
+        return True
 
     # --- Sealing
 
@@ -264,7 +290,7 @@ class Relay:
         Raises: LocalStateError for a request that would leave unsealed, TooLarge.
         """
         scheme, host, port = origin
-        if (scheme, host, port or _PORTS.get(scheme)) != self._origin or not target.startswith(self._prefix + "/"):
+        if (scheme, host, port or PORTS.get(scheme)) != self._origin or not target.startswith(self._prefix + "/"):
             raise LocalStateError("this transport seals for its own gateway; a request to another place is refused")
         if len(body) > self.limits.max_request_bytes:
             raise TooLarge("the request is larger than the limit; see Limits.max_request_bytes")
@@ -275,6 +301,9 @@ class Relay:
         ):
             raise TooLarge("the request's head is larger than the limit; see Limits.max_head_bytes")
         return call
+
+    def now_s(self) -> float:
+        return self._clock()
 
     def seal(self, call: Call) -> Exchange:
         return self.session.seal(call, int(self._clock()))
@@ -291,16 +320,3 @@ def _check_policy(policy: AppraisalPolicy, floor: int, now_unix_s: float) -> Non
         )
     if policy.not_after_unix_s <= now_unix_s:
         raise PolicyError(policy.id, "not_after", "has passed; get a newer policy, or set this machine's clock")
-
-
-def gateway_url(gateway: str) -> str:
-    """Return the gateway's URL without `/v1` and slashes at its end. Raises: ConfigError."""
-    try:
-        parts = urlsplit(gateway)
-        usable = parts.scheme in _PORTS and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = None
-    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ConfigError("gateway", "URL", "must be http://host[:port][/path] or https://…, without user or query")
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc.lower()}{path}"

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Any
 
 from confide_attestation.appraise import appraise
 from confide_attestation.errors import AppraisalRejected
@@ -39,6 +40,7 @@ from confide_protocol.sse import EventSplitter
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
 from confide.answer import AnswerText, is_events, is_json, media_type
+from confide.views import receipt_dict
 
 MAX_ANSWER_BYTES = 64 << 20
 RENEW_BEFORE_S = 600
@@ -104,6 +106,10 @@ class Receipt:
     claims: ReceiptClaims
     verified: Verified = field(repr=False)
     disclosure: Disclosure = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the claims as JSON's types, for showing: no word of the exchange is among them."""
+        return receipt_dict(self.claims)
 
 
 class ClientSession:

@@ -3,30 +3,56 @@
     client = openai.OpenAI(base_url="https://gateway/v1", api_key=…,
                            http_client=httpx2.Client(transport=Transport("https://gateway", policy="policy.toml")))
 
-The answer's `extensions["confide"]` is its Exchange; `.receipt` is set once the answer has ended well.
+`transports(httpx)` gives the same for httpx; `confide.verified_transport` fits both. The answer's
+`extensions["confide"]` is its Exchange; `.receipt` is set once the answer has ended well. A request's
+`extensions={"confide": {"policy": …, "shape": …}}` narrows what holds for it alone. What is sent again, and when,
+stands in `confide.delivery`.
 """
 
-import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import httpx2
-from confide_protocol.errors import RelayRefused, RelayUnreachable, Truncated
+from confide_protocol.errors import LocalStateError, RelayUnreachable, Truncated
 
+from confide.delivery import Delivery
+from confide.pools import Pools
+from confide.process import demand_same, forks
 from confide.relay import PolicySource, Relay
-from confide.session import Call, Exchange
+from confide.session import Exchange, Receipt
+from confide.views import Attestation
 
 # What an answer's length and framing are is for the HTTP library to say, once the seal is off.
 _UNSHOWN = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"})
+_TERMS = frozenset({"policy", "shape"})
 
 
-class _Sealed:
+class Verified:
+    """What every sealed way in knows beyond its library."""
+
+    relay: Relay
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """The latest appraisal that passed, for showing; None before the first request."""
+        return self.relay.attestation
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """The verified receipt of the answer that ended last, over all threads and tasks."""
+        return self.relay.last_receipt
+
+
+class _Sealed(Verified):
     """What both transports share: the relay and the shape of outer requests and inner answers."""
 
     module: Any
+    asynchronous: bool
 
     def __init__(
         self,
@@ -38,25 +64,31 @@ class _Sealed:
     ) -> None:
         """`options` are those of `Relay`; a given `relay` is shared instead of making one."""
         self.relay = relay or Relay(gateway, policy, **options)
-        self._inner: Any = None
-        self._process = 0
+        self._pools = Pools(self._make)
 
-    def _pool(self, kind: Any) -> Any:  # noqa: ANN401
-        # Connections must not be shared with a forked child.
-        if self._inner is None or self._process != os.getpid():
-            limits = self.module.Limits(
-                max_connections=self.relay.limits.max_connections,
-                max_keepalive_connections=self.relay.limits.max_idle_connections,
-            )
-            self._inner, self._process = kind(limits=limits, **self.relay.link.options), os.getpid()
-        return self._inner
+    def _make(self) -> Any:  # noqa: ANN401
+        limits = self.module.Limits(
+            max_connections=self.relay.limits.max_connections,
+            max_keepalive_connections=self.relay.limits.max_idle_connections,
+        )
+        kind = self.module.AsyncHTTPTransport if self.asynchronous else self.module.HTTPTransport
+        return kind(limits=limits, **self.relay.link.options(self.relay.url))
 
-    def _call(self, request: Any) -> tuple[Call, str | None]:  # noqa: ANN401
+    def _pool(self) -> Any:  # noqa: ANN401
+        return self._pools.of_loop() if self.asynchronous else self._pools.sync()
+
+    def _begin(self, request: Any) -> Delivery:  # noqa: ANN401
+        relay = self.relay
+        terms = request.extensions.get("confide")
+        if terms is not None:
+            if not isinstance(terms, dict) or not set(terms) <= _TERMS:
+                raise LocalStateError('extensions["confide"] of a request takes "policy" and "shape" alone')
+            relay = relay.narrowed(**terms)
         url = request.url
         fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
         target = url.raw_path.decode("ascii")
-        call = self.relay.call(request.method, (url.scheme, url.host, url.port), target, fields, request.content)
-        return call, request.headers.get("authorization")
+        call = relay.call(request.method, (url.scheme, url.host, url.port), target, fields, request.content)
+        return Delivery(relay, call, request.headers.get("authorization"))
 
     def _outer(self, exchange: Exchange, authorization: str | None, request: Any) -> Any:  # noqa: ANN401
         timeout = {key: value for key, value in request.extensions.items() if key == "timeout"}
@@ -81,28 +113,39 @@ class _Sealed:
             stream=body,
         )
 
-    def _finish(self, exchange: Exchange) -> list[bytes]:
+    def _finish(self, delivery: Delivery, exchange: Exchange) -> list[bytes]:
         parts = exchange.finish()
-        self.relay.last_receipt = exchange.receipt
+        self.relay.last_receipt = delivery.relay.last_receipt = exchange.receipt
         return parts
 
     @contextmanager
-    def _faults(self, begun: bool) -> Iterator[None]:
-        """Name the network's faults; a time-out stays what the HTTP library calls it."""
+    def _sending(self, delivery: Delivery) -> Iterator[None]:
+        """Tell `delivery` what kept the answer away; a time-out of the answer stays what the library calls it."""
+        try:
+            yield
+        except self.module.PoolTimeout:
+            raise
+        except (self.module.ConnectTimeout, self.module.ConnectError) as fault:
+            connecting = isinstance(fault, self.module.ConnectTimeout)
+            # Not `from fault`: its text may quote what the gateway sent in clear.
+            delivery.unsent(fault if connecting else _unreachable(fault))
+        except self.module.TimeoutException:
+            raise
+        except self.module.TransportError as fault:
+            delivery.broke(_unreachable(fault))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
             yield
         except self.module.TimeoutException:
             raise
-        except self.module.TransportError as fault:
-            # Not `from fault`: its text may quote what the gateway sent in clear.
-            if begun:
-                raise Truncated from None
-            raise RelayUnreachable(f"the gateway cannot be reached ({type(fault).__name__})") from None
+        except self.module.TransportError:
+            raise Truncated from None
 
 
-def _is_stale(refusal: RelayRefused, again: bool) -> bool:
-    """A stale key is refused like any unreadable request; one more try with a newer one is allowed."""
-    return refusal.status == 400 and not again
+def _unreachable(fault: Exception) -> RelayUnreachable:
+    return RelayUnreachable(f"the gateway cannot be reached ({type(fault).__name__})")
 
 
 @cache
@@ -111,26 +154,30 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
 
     class Body(module.SyncByteStream):  # type: ignore[misc]
         def __init__(self, first: list[bytes], rest: Iterator[list[bytes]]) -> None:
-            self._first, self._rest = first, rest
+            self._first, self._rest, self._born = first, rest, forks()
 
         def __iter__(self) -> Iterator[bytes]:
+            demand_same(self._born)
             yield from self._first
             for parts in self._rest:
                 yield from parts
+                demand_same(self._born)
 
         def close(self) -> None:
             self._rest.close()  # type: ignore[attr-defined]
 
     class AsyncBody(module.AsyncByteStream):  # type: ignore[misc]
         def __init__(self, first: list[bytes], rest: AsyncIterator[list[bytes]]) -> None:
-            self._first, self._rest = first, rest
+            self._first, self._rest, self._born = first, rest, forks()
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            demand_same(self._born)
             for part in self._first:
                 yield part
             async for parts in self._rest:
                 for part in parts:
                     yield part
+                demand_same(self._born)
 
         async def aclose(self) -> None:
             await self._rest.aclose()  # type: ignore[attr-defined]
@@ -138,11 +185,13 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
     class Transport(_Sealed, module.BaseTransport):  # type: ignore[misc]
         """Seals every request of a sync client; refuses what it cannot seal."""
 
+        asynchronous = False
+
         def handle_request(self, request: Any) -> Any:  # noqa: ANN401
             request.read()
-            call, authorization = self._call(request)
-            exchange, response = self._send(call, authorization, request)
-            events = self._events(exchange, response)
+            delivery = self._begin(request)
+            exchange, response = self._send(delivery, request)
+            events = self._events(delivery, exchange, response)
             first: list[bytes] = []
             for parts in events:
                 first += parts
@@ -150,43 +199,46 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
                     return self._answer(exchange, request, Body(first, events))
             return self._answer(exchange, request, Body(first, events), length=sum(map(len, first)))
 
-        def _send(self, call: Call, authorization: str | None, request: Any, again: bool = False) -> Any:  # noqa: ANN401
-            self.relay.ready(authorization)
-            exchange = self.relay.seal(call)
-            with self._faults(begun=False):
-                response = self._pool(module.HTTPTransport).handle_request(
-                    self._outer(exchange, authorization, request)
-                )
-            try:
-                exchange.answered(response.status_code, response.headers.get("content-type", ""))
-            except RelayRefused as refusal:
-                response.close()
-                if _is_stale(refusal, again) and self.relay.replace(exchange.keyset_digest, authorization):
-                    return self._send(call, authorization, request, again=True)
-                raise
-            return exchange, response
+        def _send(self, delivery: Delivery, request: Any) -> Any:  # noqa: ANN401
+            while True:
+                exchange, response = delivery.prepare(), None
+                with self._sending(delivery):
+                    outer = self._outer(exchange, delivery.authorization, request)
+                    response = self._pool().handle_request(outer)
+                if response is not None:
+                    try:
+                        begins = delivery.answered(response.status_code, response.headers.get("content-type", ""))
+                    except BaseException:
+                        response.close()
+                        raise
+                    if begins:
+                        return exchange, response
+                    response.close()
+                time.sleep(delivery.wait_s)
 
-        def _events(self, exchange: Exchange, response: Any) -> Iterator[list[bytes]]:  # noqa: ANN401
+        def _events(self, delivery: Delivery, exchange: Exchange, response: Any) -> Iterator[list[bytes]]:  # noqa: ANN401
             try:
-                with self._faults(begun=True):
+                with self._reading():
                     for data in response.stream:
                         yield exchange.push(data)
-                yield self._finish(exchange)
+                yield self._finish(delivery, exchange)
             finally:
                 response.close()
 
         def close(self) -> None:
-            if self._inner is not None:
-                self._inner.close()
+            if pool := self._pools.drop():
+                pool.close()
 
     class AsyncTransport(_Sealed, module.AsyncBaseTransport):  # type: ignore[misc]
         """Seals every request of an async client; verification runs in a worker thread."""
 
+        asynchronous = True
+
         async def handle_async_request(self, request: Any) -> Any:  # noqa: ANN401
             await request.aread()
-            call, authorization = self._call(request)
-            exchange, response = await self._send(call, authorization, request)
-            events = self._events(exchange, response)
+            delivery = self._begin(request)
+            exchange, response = await self._send(delivery, request)
+            events = self._events(delivery, exchange, response)
             first: list[bytes] = []
             async for parts in events:
                 first += parts
@@ -194,43 +246,45 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
                     return self._answer(exchange, request, AsyncBody(first, events))
             return self._answer(exchange, request, AsyncBody(first, events), length=sum(map(len, first)))
 
-        async def _send(self, call: Call, authorization: str | None, request: Any, again: bool = False) -> Any:  # noqa: ANN401
-            await _off_loop(self.relay.ready, authorization)
-            exchange = self.relay.seal(call)
-            with self._faults(begun=False):
-                response = await self._pool(module.AsyncHTTPTransport).handle_async_request(
-                    self._outer(exchange, authorization, request)
-                )
-            try:
-                exchange.answered(response.status_code, response.headers.get("content-type", ""))
-            except RelayRefused as refusal:
-                await response.aclose()
-                if _is_stale(refusal, again) and await _off_loop(
-                    self.relay.replace, exchange.keyset_digest, authorization
-                ):
-                    return await self._send(call, authorization, request, again=True)
-                raise
-            return exchange, response
+        async def _send(self, delivery: Delivery, request: Any) -> Any:  # noqa: ANN401
+            while True:
+                exchange, response = delivery.prepared(), None
+                if exchange is None:
+                    exchange = await anyio.to_thread.run_sync(delivery.prepare, abandon_on_cancel=True)
+                with self._sending(delivery):
+                    outer = self._outer(exchange, delivery.authorization, request)
+                    response = await self._pool().handle_async_request(outer)
+                if response is not None:
+                    try:
+                        begins = delivery.answered(response.status_code, response.headers.get("content-type", ""))
+                    except BaseException:
+                        await response.aclose()
+                        raise
+                    if begins:
+                        return exchange, response
+                    await response.aclose()
+                await anyio.sleep(delivery.wait_s)
 
-        async def _events(self, exchange: Exchange, response: Any) -> AsyncIterator[list[bytes]]:  # noqa: ANN401
+        async def _events(
+            self,
+            delivery: Delivery,
+            exchange: Exchange,
+            response: Any,  # noqa: ANN401
+        ) -> AsyncIterator[list[bytes]]:
             try:
-                with self._faults(begun=True):
+                with self._reading():
                     async for data in response.stream:
                         yield exchange.push(data)
-                yield self._finish(exchange)
+                yield self._finish(delivery, exchange)
             finally:
                 await response.aclose()
 
         async def aclose(self) -> None:
-            if self._inner is not None:
-                await self._inner.aclose()
+            if pool := self._pools.drop_loop():
+                await pool.aclose()
 
     Transport.module = AsyncTransport.module = module
     return Transport, AsyncTransport
-
-
-async def _off_loop(function: Any, *args: Any) -> Any:  # noqa: ANN401
-    return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
 
 Transport, AsyncTransport = transports(httpx2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
+from confide.fetch import Limits
 from confide.policy_memory import PolicyMemory
 from confide.relay import Relay
 from confide.session import Call, ClientSession, Exchange
@@ -93,7 +94,14 @@ class Peer:
         return self.trusting.seal(a_call(self.trusting, body), NOW)
 
     def relay(self, **options) -> Relay:
-        options = {"allow_simulated": True, "memory": PolicyMemory(None), "clock": lambda: float(NOW), **options}
+        quick = Limits(recover_s=0.2)
+        options = {
+            "allow_simulated": True,
+            "memory": PolicyMemory(None),
+            "clock": lambda: float(NOW),
+            "limits": quick,
+            **options,
+        }
         return Relay("http://gateway.test", self.policy, **options)
 
     def open(self, sealed: bytes) -> RequestOpener:
@@ -206,7 +214,15 @@ class Wire:
             peer.answer(sealed, said("Par", "is."), messages=[b"Paris."]),
         )
 
-    def fetch(self, url: str, nonce: bytes, authorization: Mapping[str, str], limits: Any, link: Any) -> bytes:
+    def fetch(
+        self,
+        url: str,
+        nonce: bytes,
+        authorization: Mapping[str, str],
+        limits: Any,
+        link: Any,
+        keyset: bytes | None = None,
+    ) -> bytes:
         self.fetched.append(dict(authorization))
         return self.peer.evidence(nonce)
 

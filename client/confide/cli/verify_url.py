@@ -25,8 +25,8 @@ from confide_attestation.vtpm.azure import TdxPlatform, verify_azure
 
 from confide.cli import options
 from confide.cli.verify import FILE, Run, finish, read_file, read_hex, run_options, stop, verify
+from confide.fetch import Limits, Link, fetch_evidence, gateway_url
 from confide.policy_memory import PolicyMemory, default_path
-from confide.relay import Limits, Link, fetch_evidence, gateway_url
 
 NONCE_BYTES = 32
 

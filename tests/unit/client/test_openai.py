@@ -39,6 +39,7 @@ def options(**more: Any) -> dict[str, Any]:
         "policy": a_peer().policy,
         "allow_simulated": True,
         "memory": confide.PolicyMemory(None),
+        "limits": confide.Limits(recover_s=0.2),
         **more,
     }
 
@@ -92,7 +93,7 @@ async def test_the_async_client(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_our_errors_surface_as_themselves(wire: Wire, client: confide.OpenAI) -> None:
     """A refusing gateway is RelayRefused, not openai's APIConnectionError, and is not asked again."""
-    wire.reply = lambda sealed: (503, labels.MEDIA_PROBLEM, [])
+    wire.reply = lambda sealed: (401, labels.MEDIA_PROBLEM, [])
     with pytest.raises(RelayRefused):
         client.chat.completions.create(model="test", messages=MESSAGES)
     assert len(wire.seen) == 1

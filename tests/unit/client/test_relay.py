@@ -1,14 +1,14 @@
 """Verification once for all, renewal in time, and what is refused before a byte leaves."""
 
-import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from confide import relay as relay_module
+from confide.fetch import Limits, Link, fetch_evidence, gateway_url
 from confide.policy_memory import PolicyMemory
-from confide.relay import Relay, gateway_url, read_policy
+from confide.relay import Relay, read_policy
 from confide_attestation.errors import AppraisalRejected
 from confide_protocol.errors import (
     ConfideError,
@@ -20,6 +20,7 @@ from confide_protocol.errors import (
     TooLarge,
 )
 
+from tests.fakes.child import in_child
 from tests.fakes.peer import Peer, Wire, a_peer
 from tests.fakes.scene import NOW
 
@@ -248,16 +249,15 @@ def test_the_callers_key_goes_before_the_relays_own(wire: Wire) -> None:
     assert wire.fetched == [{"authorization": "Bearer theirs"}, {"authorization": "Bearer own"}]
 
 
-def test_a_forked_child_starts_its_locks_anew(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_starts_its_locks_anew(wire: Wire) -> None:
     """A lock held by another thread at the fork does not stop the child."""
     relay = a_peer().relay()
     relay._lock.acquire()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert relay.ready().valid_until_unix_s > NOW
+    assert in_child(lambda: relay.ready().valid_until_unix_s > NOW)
 
 
 def test_fetching_bounds_and_names_its_faults() -> None:
     """Where nobody listens it is RelayUnreachable."""
     with pytest.raises(RelayUnreachable):
-        relay_module.fetch_evidence("http://127.0.0.1:1", bytes(32), {}, relay_module.Limits(), relay_module.Link())
+        fetch_evidence("http://127.0.0.1:1", bytes(32), {}, Limits(), Link())
     assert issubclass(RelayRefused, ConfideError)

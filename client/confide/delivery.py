@@ -1,0 +1,168 @@
+"""What may be sent again, and when. One `Delivery` is one call on its way to the first byte of its answer.
+
+    delivery = Delivery(relay, call, authorization)
+    while True:
+        exchange = delivery.prepare()          # verifies where needed; blocks
+        ... send exchange.body; on a fault: delivery.unsent(fault) or delivery.broke(fault)
+        ... on an answer: delivery.answered(status, content_type); True: it begins; False: once more
+        ... between two tries: sleep delivery.wait_s
+
+The rule, so that no call is executed twice:
+
+1. Nothing left this machine (no connection): the call may be tried again, as often as `Limits.recover_s` allows.
+2. The gateway says 503 (it passed nothing on), or the connection broke before an answer began: the *same sealed
+   bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
+   set (SPEC 6.4).
+3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
+   says 400 to them (no node holds the key), or the way broke and it then says that the node is gone. What a node
+   that died had begun died with it, unanswered.
+4. Where an enclave that is still there may have opened the bytes, and its answer is lost: OutcomeUnknown.
+   Nothing is sent again.
+5. Once an answer has begun, nothing is sent again, whatever happens.
+
+What a gateway says in clear is not authenticated. One that lies can make a call be executed twice (by rule 3), and
+not more often; it cannot read either.
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+from confide_protocol import labels
+from confide_protocol.errors import ConfideError, RelayRefused, RelayUnreachable
+
+from confide.errors import NotConfide, OutcomeUnknown, refused
+from confide.relay import Relay
+from confide.session import Call, Exchange
+
+FIRST_WAIT_S = 0.05
+MAX_WAIT_S = 1.0
+# Sealed bytes older than this may be refused for their date.
+STALE_BYTES_S = labels.DATE_TOLERANCE_S - 15
+_AWAY = frozenset({502, 503, 504})
+
+
+class Delivery:
+    """One call's tries. `wait_s` is how long to sleep before the next `prepare`."""
+
+    def __init__(self, relay: Relay, call: Call, authorization: str | None) -> None:
+        self.relay, self.authorization = relay, authorization
+        self.exchange: Exchange | None = None
+        self.wait_s = 0.0
+        self._call = call
+        self._sealed_at_s = 0.0
+        self._sent = self._doubtful = self._resealed = False
+        self._next: Callable[[], None] | None = None
+        self._until_s: float | None = None
+        self._tries = 0
+
+    def prepared(self) -> Exchange | None:
+        """Return what to send now, if that needs no network."""
+        return self.prepare() if self._next is None and (self.exchange or self.relay.warm) else None
+
+    def prepare(self) -> Exchange:
+        """Return what to send now; verifies, or asks the gateway about a node, where that is needed.
+
+        Raises: ConfideError when the call has to end.
+        """
+        step, self._next = self._next, None
+        if step is not None:
+            self._patiently(step)
+        if self.exchange is None:
+            self._patiently(lambda: self.relay.ready(self.authorization))
+            self.exchange = self.relay.seal(self._call)
+            self._sealed_at_s = self.relay.now_s()
+        return self.exchange
+
+    def unsent(self, fault: Exception) -> None:
+        """Take note that no connection was made; raises `fault` once there is no time left."""
+        self._again(fault)
+        if not self._sent:
+            self.exchange = None
+
+    def broke(self, fault: RelayUnreachable) -> None:
+        """Take note that the connection broke after bytes were sent, before an answer. Raises: OutcomeUnknown."""
+        self._sent = self._doubtful = True
+        if self._old:
+            raise OutcomeUnknown
+        self._again(OutcomeUnknown() if self.relay.limits.recover_s > 0 else fault)
+
+    def answered(self, status: int, content_type: str) -> bool:
+        """Take the outer head; False: go on with `prepare`. Raises: RelayRefused, OutcomeUnknown."""
+        assert self.exchange is not None  # noqa: S101 - it was just sent
+        self._sent = True
+        try:
+            self.exchange.answered(status, content_type)
+        except RelayRefused:
+            self._refused(refused(status))
+            return False
+        return True
+
+    def _refused(self, refusal: RelayRefused) -> None:
+        if refusal.status == 400:
+            self.wait_s = 0.0
+            self._next = (
+                (lambda: self._settle(OutcomeUnknown())) if self._doubtful else lambda: self._renew(refusal)
+            )
+        elif refusal.status == 502:
+            self._doubtful = True
+            self._again(OutcomeUnknown() if self.relay.limits.recover_s > 0 else refusal)
+            self._next = lambda: self._settle(None)
+        elif refusal.status == 503 and not self._old:
+            self._again(refusal)
+        else:
+            raise refusal
+
+    def _renew(self, refusal: RelayRefused) -> None:
+        """Seal anew to the keyset that fresh evidence names, if it is another one."""
+        assert self.exchange is not None  # noqa: S101 - it was refused
+        if not self.relay.replace(self.exchange.keyset_digest, self.authorization):
+            raise refusal
+        self._seal_anew(refusal)
+
+    def _settle(self, opened: ConfideError | None) -> None:
+        """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`."""
+        assert self.exchange is not None  # noqa: S101 - it was sent
+        if self.relay.holds(self.exchange.keyset_digest, self.authorization):
+            if opened is not None:
+                raise opened
+            return
+        if not self.relay.replace(self.exchange.keyset_digest, self.authorization):
+            raise OutcomeUnknown
+        self._seal_anew(OutcomeUnknown())
+
+    def _seal_anew(self, fault: ConfideError) -> None:
+        if self._resealed:
+            raise fault
+        self._resealed, self._doubtful = True, False
+        self.exchange = None
+
+    @property
+    def _old(self) -> bool:
+        return self.relay.now_s() - self._sealed_at_s > STALE_BYTES_S
+
+    def _patiently(self, step: Callable[[], object]) -> None:
+        """Do a step, again while the gateway is away. First contact is not repeated: the URL may be wrong."""
+        while True:
+            try:
+                step()
+            except (RelayUnreachable, RelayRefused) as fault:
+                away = isinstance(fault, RelayUnreachable) or (
+                    isinstance(fault, RelayRefused) and fault.status in _AWAY and not isinstance(fault, NotConfide)
+                )
+                if isinstance(fault, OutcomeUnknown) or not away or self.relay.session.verified is None:
+                    raise
+                self._again(fault)
+                time.sleep(self.wait_s)
+            else:
+                return
+
+    def _again(self, fault: Exception) -> None:
+        """Set the pause before another try; raises `fault` once the time is over."""
+        now_s = time.monotonic()
+        if self._until_s is None:
+            self._until_s = now_s + self.relay.limits.recover_s
+        self.wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._tries += 1
+        if now_s + self.wait_s > self._until_s:
+            raise fault
