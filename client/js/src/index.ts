@@ -63,6 +63,10 @@ export class Confide {
     return this.#relay.lastReceipt;
   }
 
+  get policy(): AppraisalPolicy {
+    return this.#relay.session.policy;
+  }
+
   /** Fetch and appraise fresh evidence now. */
   async verify(): Promise<AttestationResult> {
     await this.#relay.verify();
@@ -98,6 +102,7 @@ function readPolicy(policy: string | AppraisalPolicy | undefined): AppraisalPoli
   return typeof policy === "string" ? loadPolicy(policy) : policy;
 }
 
+export { auditFile } from "./audit.js";
 export { appraise, type Circumstances } from "./appraise.js";
 export * from "./errors.js";
 export { parseBundle, type EvidenceBundle } from "./evidence.js";

@@ -1,9 +1,6 @@
 /** Receipts: CWT/EAT claims, signed with Ed25519 and ML-DSA-65 by the keyset that was sealed to (SPEC 9). */
 
-import { ed25519 } from "@noble/curves/ed25519.js";
-import { ml_dsa65 } from "@noble/post-quantum/ml-dsa.js";
-
-import { equal, type Bytes } from "./bytes.js";
+import { equal, hex, type Bytes } from "./bytes.js";
 import { decode, hasExactly } from "./cbor.js";
 import { MAX_RECEIPT_BYTES, parseCoseSign, toBeSigned, type CoseSign } from "./cose.js";
 import { Malformed, ReceiptInvalid } from "./errors.js";
@@ -11,6 +8,7 @@ import { isAbsentOr, isBool, isDigest, isInt, isOneOf, isText, isTime, type Test
 import { sha256 } from "./hash.js";
 import type { Keyset } from "./keyset.js";
 import { DIALECT_CHUNKED_OHTTP, EAT_PROFILE_RECEIPT, KEYSET_GRACE_S } from "./labels.js";
+import { ed25519Holds, mlDsa65Holds } from "./signature.js";
 import type { TranscriptDigests } from "./transcript.js";
 
 const EAT_PROFILE = 265;
@@ -124,8 +122,8 @@ export function verifyReceipt(data: Uint8Array, keyset: Keyset): ReceiptClaims {
     throw new ReceiptInvalid(`the receipt cannot be read: ${(fault as Error).message}`, "parse");
   }
   const keys = [
-    [ALG_EDDSA, keyset.receiptEd25519, isEd25519],
-    [ALG_ML_DSA_65, keyset.receiptMlDsa65, isMlDsa65],
+    [ALG_EDDSA, keyset.receiptEd25519, ed25519Holds],
+    [ALG_ML_DSA_65, keyset.receiptMlDsa65, mlDsa65Holds],
   ] as const;
   const found = receipt.signatures;
   if (found.length !== 2 || !keys.every(([alg, key], at) => found[at]!.alg === alg && equal(found[at]!.kid, keyId(key)))) {
@@ -216,23 +214,6 @@ function keysetClaims(keyset: Keyset): Partial<Record<keyof ReceiptClaims, unkno
   };
 }
 
-// zip215 off: the strict rules of RFC 8032, as everywhere else that receipts are verified.
-function isEd25519(signature: Uint8Array, message: Uint8Array, key: Uint8Array): boolean {
-  return holds(() => ed25519.verify(signature, message, key, { zip215: false }));
-}
-
-function isMlDsa65(signature: Uint8Array, message: Uint8Array, key: Uint8Array): boolean {
-  return holds(() => ml_dsa65.verify(signature, message, key));
-}
-
-function holds(verify: () => boolean): boolean {
-  try {
-    return verify();
-  } catch {
-    return false; // noble throws for keys and signatures of another length or form
-  }
-}
-
 function same(a: unknown, b: unknown): boolean {
   return a instanceof Uint8Array && b instanceof Uint8Array ? equal(a, b) : a === b;
 }
@@ -242,7 +223,7 @@ export function claimsAsJson(claims: ReceiptClaims): Record<string, unknown> {
   return JSON.parse(
     JSON.stringify(claims, (_, value: unknown) => {
       if (value instanceof Map) return Object.fromEntries(value);
-      if (value instanceof Uint8Array) return Array.from(value, (each) => each.toString(16).padStart(2, "0")).join("");
+      if (value instanceof Uint8Array) return hex(value);
       return typeof value === "bigint" ? value.toString() : value;
     }),
   ) as Record<string, unknown>;

@@ -1,6 +1,6 @@
 /**
  * AMD's root and intermediate certificates as published by its Key Distribution Service, DER in base64: the same bytes
- * as `confide_attestation/roots/amd.py`, where their README says how to check them.
+ * as confide_attestation/roots/amd.py, where their README says how to check them.
  */
 
 import { fromPem, type Bytes } from "../bytes.js";
