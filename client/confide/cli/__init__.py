@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 import click
 from confide_protocol.errors import ConfideError, ConfigError
 
+from confide.runtime import demand_cryptography
+
 COMMANDS_GROUP = "confide.commands"
 EXIT_REFUSED = 1
 EXIT_BAD_INPUT = 2
@@ -16,13 +18,14 @@ EXIT_BAD_INPUT = 2
 OWN = {
     "demo": "confide.cli.demo:demo",
     "chat": "confide.cli.chat:chat",
+    "proxy": "confide.cli.proxy:proxy",
     "verify": "confide.cli.verify_url:verify",
     "audit": "confide.cli.audit:audit",
     "endorsements": "confide.cli.endorsements:endorsements",
     "policy": "confide.cli.policy:policy",
 }
 # Which extra brings a server's command; without it the command only says so.
-EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway", "model": "enclave"}
+EXTRAS = {"enclave": "enclave", "gateway": "gateway", "keys": "gateway", "model": "enclave", "proxy": "proxy"}
 
 
 class Commands(click.Group):
@@ -33,6 +36,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in OWN:
+            demand_cryptography()
             module, _, name = OWN[cmd_name].partition(":")
             command: click.Command = getattr(import_module(module), name)
             return command
@@ -91,7 +95,7 @@ def main() -> None:
 
     \b
     Start here:   confide demo
-    Developers:   from confide import OpenAI   (instead of: from openai import OpenAI)
+    Developers:   from confide import OpenAI   (instead of: from openai import OpenAI); others: confide proxy …
     Auditors:     confide verify …, confide audit …, confide policy …, confide endorsements …
     Operators:    confide enclave …, confide gateway …, confide keys …, confide model …
 
