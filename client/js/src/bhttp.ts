@@ -107,7 +107,8 @@ export class ResponseDecoder {
       yield* this.#fields(known, false);
     }
     if (status < 200 || status > 599) throw new Malformed("the head of a message is not valid HTTP");
-    this.#events.push({ type: "head", status, fields: yield* this.#fields(known, true) });
+    const fields = yield* this.#fields(known, true); // events are taken away while a step waits
+    this.#events.push({ type: "head", status, fields });
     yield* this.#content(known);
     this.#budget = MAX_HEAD_BYTES;
     const trailers = yield* this.#fields(known, true);
@@ -128,7 +129,8 @@ export class ResponseDecoder {
       const size = yield* this.#integer(optional && end === undefined && fields.length === 0);
       if (size === 0 && end === undefined) break;
       const name = yield* this.#text(size);
-      fields.push([name, yield* this.#text(yield* this.#integer())]);
+      const value = yield* this.#text(yield* this.#integer());
+      fields.push([name, value]);
       if (end !== undefined && this.#at > end) throw new Malformed("a field runs over the end of its section");
     }
     if (!areValid(fields)) throw new Malformed("a field is not valid HTTP");
