@@ -131,8 +131,6 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     load_engine, load_embedder = _loaders(file, settings)
     attester, gpus = open_machine(settings)
     asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
-    # An engine in another process takes minutes to start, and must not outlive us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     engine, embedder = load_engine(), load_embedder()
     app, holder, manifest = assemble(
         settings, engine, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
@@ -151,6 +149,8 @@ def _loaders(file: str, settings: EnclaveSettings) -> tuple[Callable[[], Engine]
     if isinstance(limits, RemoteSettings):
         from confide_enclave.remote.engine import RemoteEngine
 
+        # It takes minutes to start, and must not outlive us.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
         load_engine: Callable[[], Engine] = partial(RemoteEngine.load, weights, name, limits, file)
         if wanted is None:
             return load_engine, lambda: None

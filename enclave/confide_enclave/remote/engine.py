@@ -34,6 +34,7 @@ from confide_enclave.remote.wire import (
     PATH_HEALTH,
     PATH_MODELS,
     PATH_VERSION,
+    event_limit,
     read_event,
     read_models,
     read_version,
@@ -98,9 +99,9 @@ class RemoteEngine(Engine):
         self._demand_ready()
         self._admitted.enter(request.account)
         try:
-            answer, body = await asyncio.to_thread(self._prepare, request)
+            answer, body, max_bytes = await asyncio.to_thread(self._prepare, request)
             wait_s = self._settings.first_token_timeout_s
-            async with aclosing(self._events(body)) as events:
+            async with aclosing(self._events(body, max_bytes)) as events:
                 while True:
                     try:
                         async with asyncio.timeout(wait_s):
@@ -141,7 +142,7 @@ class RemoteEngine(Engine):
         if state != "ready":
             raise EngineLoading
 
-    def _prepare(self, request: GenerationRequest) -> tuple[Answer, bytes]:
+    def _prepare(self, request: GenerationRequest) -> tuple[Answer, bytes, int]:
         name, tokens, sampling = self._card.name, self._tokens, request.sampling
         if sampling.grammar and sampling.logprobs is not None:
             param = "best_of" if sampling.candidates > sampling.choices else "logprobs"
@@ -157,7 +158,8 @@ class RemoteEngine(Engine):
         grammar = self._grammars.start(sampling.grammar) if sampling.grammar else None
         salt = self._derive_salt(request.cache_salt)
         body = write_request(name, prompt, sampling, limit, tokens.end_ids, salt)
-        return Answer(name, prompt, limit, sampling, tokens, grammar), body
+        max_bytes = self._settings.max_event_bytes or event_limit(len(prompt), limit, sampling.logprobs)
+        return Answer(name, prompt, limit, sampling, tokens, grammar), body, max_bytes
 
     def _derive_salt(self, salt: bytes) -> str:
         """Return 64 hex digits that the tenant's salt decides and does not show; random ones where it has none."""
@@ -165,8 +167,8 @@ class RemoteEngine(Engine):
             return secrets.token_hex(_SALT_BYTES)
         return hmac.digest(self._salt_key, _LABEL_SALT + salt, hashlib.sha256).hex()
 
-    async def _events(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        splitter = EventSplitter(self._settings.event_bytes)
+    async def _events(self, body: bytes, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        splitter = EventSplitter(max_bytes)
         async with aclosing(self._client.post(PATH_COMPLETIONS, body)) as pieces:
             async for piece in pieces:
                 try:

@@ -31,8 +31,8 @@ class RemoteSettings(Settings):
     then twice as long each time; `max_restarts` times unless it was well for `stable_s` in between.
 
     `max_requests` are sent to it at once, `max_account_requests` of one account. An answer's first token may take
-    `first_token_timeout_s`, each later one `idle_timeout_s`; an event has at most `max_event_bytes` (0: what the
-    context needs).
+    `first_token_timeout_s`, each later one `idle_timeout_s`. An event has at most `max_event_bytes` (0: what a
+    whole answer would need, since a server joins the tokens for a client that reads slowly).
     """
 
     kind: Literal["openai"]
@@ -101,11 +101,6 @@ class RemoteSettings(Settings):
         if self.command and self.api_key_file is not None:
             raise ValueError("`api_key_file` belongs to `url`; a server that is started here gets a key of its own")
         return self
-
-    @property
-    def event_bytes(self) -> int:
-        """The first event repeats the prompt's ids, of at most seven digits; the rest is less than 64 KiB."""
-        return self.max_event_bytes or (64 << 10) + 10 * self.context_tokens
 
     def beside(self, resolve: Callable[[str | None], str | None]) -> "RemoteSettings":
         """Return the same with its paths resolved."""

@@ -20,6 +20,8 @@ MAX_LOGPROBS: Final = 20
 _DONE: Final = b"[DONE]"
 _TOKEN: Final = re.compile(r"token_id:(\d{1,9})")
 _SEED_MASK: Final = 2**63 - 1
+_ENVELOPE_BYTES: Final = 64 << 10
+_ID_BYTES, _TEXT_BYTES, _LOGPROB_BYTES = 12, 512, 64
 
 Id = Annotated[int, Field(ge=0, lt=1 << 31)]
 
@@ -123,6 +125,12 @@ def write_request(
             raise LocalStateError("sampling is out of range")
         tree |= {"logprobs": sampling.logprobs, "return_tokens_as_token_ids": True}
     return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode()
+
+
+def event_limit(prompt_tokens: int, limit: int, logprobs: int | None) -> int:
+    """Return how many bytes an event may have that repeats the prompt's ids and holds every token of the answer."""
+    of_token = _TEXT_BYTES + (0 if logprobs is None else _LOGPROB_BYTES * (logprobs + 2))
+    return _ENVELOPE_BYTES + _ID_BYTES * prompt_tokens + of_token * limit
 
 
 def read_event(event: bytes) -> Chunk | None:

@@ -163,6 +163,33 @@ async def test_an_answer_outside_its_grammar_is_not_passed_on_as_whole(said, goo
     assert server.bodies[0]["structured_outputs"] == {"grammar": 'start: "ab"'}
 
 
+async def test_tokens_that_come_together_are_one_delta() -> None:
+    """A server joins what a slow reader left: a whole answer in one event, with everything that was asked for."""
+    server = Server([])
+    ids = spell("a" * 1_000)
+
+    def joined(number, event):
+        if number:
+            return event | {"usage": event["usage"] | {"completion_tokens": 1_000}}
+        named = {f"token_id:{n}": -1.0 - n for n in range(3, 23)}
+        logprobs = {
+            "tokens": [f"token_id:{token}" for token in ids],
+            "token_logprobs": [-0.123456789012345] * 1_000,
+            "top_logprobs": [named] * 1_000,
+        }
+        choice = {"index": 0, "token_ids": ids, "finish_reason": "length", "logprobs": logprobs}
+        return event | {"choices": [choice | {"prompt_token_ids": server.bodies[-1]["prompt"]}]}
+
+    server.spoil = joined
+    async with connected(server) as engine:
+        deltas = await answer(engine, request(max_tokens=1_000, logprobs=20))
+        assert (text(deltas), len(deltas), len(deltas[0].logprobs or ())) == ("a" * 1_000, 1, 1_000)
+    async with connected(server, max_event_bytes=100_000) as engine:
+        with pytest.raises(EngineError) as caught:
+            await answer(engine, request(max_tokens=1_000, logprobs=20))
+        assert caught.value.code == "engine_malformed"
+
+
 async def test_an_end_that_only_the_server_knows_ends_the_answer() -> None:
     """A control token that says nothing; it counts."""
     server = Server(spell("ab"))

@@ -66,7 +66,7 @@ async def test_a_spoiled_event(name) -> None:
     """One error with a code, which repeats nothing; then the same server's good answer is taken."""
     server = Server(spell("abcdef"))
     spoil, code = SPOILED[name]
-    async with connected(server, context_tokens=256) as engine:
+    async with connected(server) as engine:
         server.spoil = spoil
         with pytest.raises(EngineError) as caught:
             await answer(engine)
