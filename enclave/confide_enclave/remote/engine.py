@@ -64,7 +64,7 @@ class RemoteEngine(Engine):
             url = UNIX + socket
             own = own_arguments(str(weights), card.name, socket, card.context_tokens, MAX_LOGPROBS)
             environment = make_environment(os.environ, settings.environment, key)
-            launch = Launch((*settings.command, *settings.arguments, *own), environment)
+            launch = Launch((*settings.command, *settings.arguments, *own), socket, environment)
         else:
             path = settings.api_key_file
             key = "" if path is None else load_gateway_secret(Path(path), "engine.api_key_file").decode()

@@ -32,9 +32,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. `environment` is all that it gets."""
+    """What to start. `environment` is all that it gets; `socket` is where it will listen."""
 
     argv: Sequence[str]
+    socket: str
     environment: Mapping[str, str] = field(repr=False)
 
 
@@ -159,6 +160,8 @@ class Supervisor:
         if self._launch is None:
             return None
         self._to("loading")
+        # What a life before this one left there would be in the way.
+        Path(self._launch.socket).unlink(missing_ok=True)
         try:
             # Not asyncio's: that waits for whoever still holds the pipe, when the server itself has ended.
             return subprocess.Popen(

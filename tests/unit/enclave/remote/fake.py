@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -41,7 +42,10 @@ class Server:
     async def at(self, path: str | None = None) -> AsyncIterator[str]:
         """Serve on a unix socket, or on loopback; give the url."""
         if path is not None:
-            server, url = await asyncio.start_unix_server(self._serve, path), f"unix:{path}"
+            # Bound by hand, as vLLM does: a socket that is left over is in the way.
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(path)
+            server, url = await asyncio.start_unix_server(self._serve, sock=listener), f"unix:{path}"
         else:
             server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
