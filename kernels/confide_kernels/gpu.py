@@ -6,7 +6,7 @@ sum is integers, so neither tiles nor splits nor the order of atomic operations 
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import triton
 import triton.language as tl
@@ -23,9 +23,15 @@ MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 NAN_BITS = tl.constexpr(0x7FC00000)
 
 
-def kernel(function: Callable[..., None]) -> Any:
-    """Make of a function one that is launched: kernel[grid](...)."""
-    return triton.jit(function)
+class Kernel(Protocol):
+    """What is launched: kernel[grid](...)."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]: ...
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """Make a kernel of a function."""
+    return cast("Kernel", triton.jit(function))
 
 
 def part(function: F) -> F:
