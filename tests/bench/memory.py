@@ -1,10 +1,10 @@
 """What is left of prompts and answers in an enclave's memory when its requests have ended: canaries, from outside.
 
-An enclave with the default model answers sealed requests of each kind. A canary is a run of 40 digits, drawn by
-chance for a prompt, drawn by the model under a pattern for an answer. The model's tokenizer cuts digits one by one,
-so a canary's token ids are known too. Then all writable memory is read through /proc/PID/mem, the process stopped,
-and searched for pieces of canaries: as UTF-8, UTF-16, and ids in arrays of 32 or 64 bits. Not so Python's lists of
-integers: they hold references to objects that all lists share.
+An enclave with the default models (no encoder where none is unpacked) answers sealed requests of each kind. A
+canary is a run of 40 digits, drawn by chance for a prompt, drawn by the model under a pattern for an answer. The
+model's tokenizer cuts digits one by one, so a canary's token ids are known too. Then all writable memory is read
+through /proc/PID/mem, the process stopped, and searched for pieces of canaries: as UTF-8, UTF-16, and ids in arrays
+of 32 or 64 bits. Not so Python's lists of integers: they hold references to objects that all lists share.
 
 `memory.open` is the control: copies of a canary whose request is under way. `memory.left` counts the canaries of
 which anything was found later, `memory.left_...` the copies, by what they are of, their form and their place.
@@ -29,10 +29,12 @@ from typing import Any, Final
 
 import httpx2
 import numpy as np
-from confide.playground import Playground
+from confide.playground import Playground, stopping
 from confide.transport import Transport
 from confide_enclave.engine.card import EngineLimits, default_weights, open_weights
+from confide_enclave.engine.encoder_card import default_encoder
 from confide_enclave.engine.tokens import Tokens
+from confide_protocol.errors import ConfigError
 
 from tests.bench import Row, absent, ours, versus
 from tests.fakes.stack import Stack
@@ -45,6 +47,7 @@ OVERWRITING: Final = {
 DIGITS: Final = 40
 IDLE_S: Final = 1.0
 SETTINGS: Final = f"[engine]\nprefix_idle_s = {IDLE_S}\n"
+ENCODER: Final = "all-minilm-l6-v2"
 BLOCK: Final = 1 << 16
 # The type of an element, and how many in a row are no accident.
 FORMS: Final = {"utf8": ("<u1", 16), "utf16": ("<u2", 16), "ids32": ("<u4", 8), "ids64": ("<u8", 8)}
@@ -56,7 +59,7 @@ def rows(quick: bool) -> list[Row]:
         return [absent("memory.left", "of canaries", "nobody", "only Linux's root may read the process's memory")]
     found: list[Row] = []
     speeds: list[tuple[float, float]] = []
-    with ExitStack() as running:
+    with stopping(), ExitStack() as running:
         grounds = {
             "as it is": running.enter_context(enclave({})),
             "overwriting": running.enter_context(enclave(OVERWRITING)),
@@ -106,7 +109,8 @@ def enclave(environment: Mapping[str, str]) -> Iterator["Asker"]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         ground = Ground(Path(folder), gpus=0, environment=environment)
         stack.callback(ground.stop_all)
-        running = Stack(ground, ground.start(enclave_settings=SETTINGS))
+        embeddings = f'[embeddings]\nname = "{ENCODER}"\n' if has_encoder() else ""
+        running = Stack(ground, ground.start(enclave_settings=SETTINGS + embeddings))
         http = httpx2.Client(transport=Transport(running.url, relay=running.relay()), timeout=120)
         yield Asker(stack.enter_context(http), running.url, running.model, ground.children["enclave"].process.pid)
 
@@ -131,6 +135,8 @@ class Asker:
             self._respond()
             self._complete()
             self._refused()
+            if has_encoder():
+                self._embed()
         time.sleep(IDLE_S + 1)
         memory = snapshot(self._pid)
         left = search(memory, self._canaries, self._zero)
@@ -183,6 +189,9 @@ class Asker:
         body = {"model": self._model, "prompt": f"A story about {self._new().digits}:", "max_tokens": 8}
         self._post("/v1/completions", body)
 
+    def _embed(self) -> None:
+        self._post("/v1/embeddings", {"model": ENCODER, "input": f"A story about {self._new().digits}."})
+
     def _refused(self) -> None:
         answer = self._http.post(
             self._url + "/v1/chat/completions", json={**self._about("the sea"), "seed": self._new().digits}
@@ -200,6 +209,13 @@ class Asker:
         assert len(text) == DIGITS
         assert text.isdigit()
         self._canaries.append(Canary("answer", text))
+
+
+def has_encoder() -> bool:
+    try:
+        return default_encoder().is_dir()
+    except ConfigError:
+        return False
 
 
 def _pattern(digits: int) -> dict[str, Any]:
