@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ from confide_protocol import labels
 from confide_protocol.errors import ConfideError
 
 from tests.fakes.hostile import Answer, Hostile, hostile_gateway
-from tests.fakes.js import Js, running_js
+from tests.fakes.js import FOLDER, Js, running_js
 from tests.fakes.peer import JSON, Peer, a_peer, differing, said
 from tests.fakes.scene import NOW
 from tests.fakes.stack import ANSWER, Stack, running_stack
@@ -160,6 +162,43 @@ def test_an_answer_in_clear(js: Js, lying: tuple[Hostile, Peer], status: int) ->
     assert "CANARY" not in json.dumps(answer)
 
 
+def test_a_stale_key_is_replaced_once_for_all(js: Js, lying: tuple[Hostile, Peer]) -> None:
+    """Twenty calls meet a key that is gone: one verification, each call sealed once more, every one answered."""
+    hostile, peer = lying
+    js("open", id="rotated", url=hostile.url, policy=peer.policy_text, allow=True, now=NOW)
+    honest, successor, alone = hostile.get, Peer(), threading.Lock()
+
+    def answer(sealed: bytes) -> Answer:
+        try:
+            with alone:
+                return Answer(200, labels.MEDIA_RESPONSE, successor.answer(sealed, **BODY))
+        except ConfideError:
+            return Answer(400, labels.MEDIA_PROBLEM, [labels.PROBLEMS[400]])
+
+    hostile.instead = answer
+    hostile.get = lambda path, _: Answer(  # type: ignore[method-assign]
+        200, labels.MEDIA_EVIDENCE, [successor.evidence(bytes.fromhex(path.partition("=")[2]))]
+    )
+    try:
+        answers = js("many", id="rotated", count=20, path="/chat/completions", body={})["answers"]
+    finally:
+        hostile.get = honest  # type: ignore[method-assign]
+    assert answers == [200] * 20
+    sent = js("sent")["sent"]
+    assert sent.count("GET /evidence") == 2  # one of them when it was opened
+    assert len(sent) == 2 + 40
+
+
+def test_evidence_is_renewed_beside_the_calls(js: Js, lying: tuple[Hostile, Peer]) -> None:
+    """Shortly before its end one renewal starts, and no call waits for it or starts another."""
+    hostile, peer = lying
+    hostile.instead = lambda sealed: Answer(200, labels.MEDIA_RESPONSE, peer.answer(sealed, **BODY))
+    js("open", id="ending", url=hostile.url, policy=peer.policy_text, allow=True, now=NOW + 2500)
+    for _ in range(3):
+        assert js("fetch", id="ending", path="/chat/completions", body={})["status"] == 200
+    assert js("sent")["sent"].count("GET /evidence") == 2
+
+
 # --- A running gateway and a real enclave
 
 
@@ -248,3 +287,28 @@ def test_simulated_hardware_needs_both_switches(js: Js, served: Stack) -> None:
     policy = served.ground.policy_file.read_text()
     answer = js("open", id="never", url=served.url, key=served.ground.api_key, policy=policy, allow=False)
     assert answer["error"]["failed"] == ["simulated"]
+
+
+def test_the_page_in_a_browser(js: Js, served: Stack) -> None:
+    """Headless Chromium shows which link a wrong policy breaks, then chats and shows a chain that holds."""
+    key = served.ground.write("page.key", served.ground.api_key)
+    question = QUESTION[0]["content"]
+    command = ["node", "test/browser.js", served.url, key, served.ground.policy_file, question]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shown = json.loads(done.stdout)
+    if "skip" in shown:
+        pytest.skip(shown["skip"])
+    assert "error" not in shown, shown
+    assert shown["xwing"]
+    refused, accepted = shown["refused"], shown["accepted"]
+    assert refused["verdict"].startswith("appraisal_rejected: refused: measurement")
+    assert dict(refused["picture"])["The machine"] == "refused"
+    assert refused["chat"], "nothing may be asked of what was refused"
+    assert accepted["verdict"].startswith("Accepted")
+    assert accepted["banner"], "simulated hardware is called so"
+    assert ANSWER in shown["answer"]
+    assert "receipt verified" in shown["answer"]
+    assert shown["drawn"]
+    assert shown["picture"][-1] == ["The receipt", "holds"]
+    assert {state for _, state in shown["picture"]} <= {"holds", "waived"}

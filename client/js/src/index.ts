@@ -114,3 +114,4 @@ export { loadPolicy, type AppraisalPolicy } from "./policy/policy.js";
 export { claimsAsJson, verifyReceipt, type ReceiptClaims } from "./receipt.js";
 export type { Limits } from "./relay.js";
 export type { AttestationResult, AttestedKeyset, Check, Outcome } from "./result.js";
+export { receiptLink, trustChain, type Link, type LinkState } from "./trust.js";

@@ -3,8 +3,7 @@ import { createInterface } from "node:readline";
 
 import OpenAI from "openai";
 
-import { parseBundle, appraise, auditFile, connect, exchangeOf, faultOf, forgetful, loadPolicy, parseKeyset, verifyReceipt } from "confide";
-import { claimsAsJson } from "confide";
+import { appraise, auditFile, claimsAsJson, connect, exchangeOf, faultOf, forgetful, loadPolicy, parseBundle } from "confide";
 import { hex } from "../dist/bytes.js";
 import { AMD_ROOTS, simulatedRoots } from "../dist/snp/chain.js";
 import { judgeSnp } from "../dist/snp/judge.js";
@@ -46,10 +45,6 @@ const commands = {
     return { holds: part.holds, failed: part.checks.filter((each) => each.outcome === "FAIL").map((each) => each.id), claims: part.claims };
   },
 
-  async receipt({ receipt, keyset }) {
-    return claimsAsJson(verifyReceipt(bytes(receipt), parseKeyset(bytes(keyset))));
-  },
-
   async open({ id, url, key, policy, allow, now }) {
     sent = [];
     const counting = (input, init) => {
@@ -80,6 +75,12 @@ const commands = {
     return { status: response.status, text, claims: claimsAsJson(exchangeOf(response).receipt.claims) };
   },
 
+  /** The same call many times at once; by their statuses or codes. */
+  async many({ count, ...call }) {
+    const answers = await Promise.all(Array.from({ length: count }, () => commands.fetch(call).catch(failure)));
+    return { answers: answers.map((each) => each.error?.code ?? each.status) };
+  },
+
   async openai({ id, method, body }) {
     const client = clients.get(id);
     const openai = new OpenAI(client.openai);
@@ -98,11 +99,6 @@ const commands = {
       audit: base64(auditFile(receipt, client.policy, { disclose: true })),
       closed: base64(auditFile(receipt, client.policy, { disclose: false })),
     };
-  },
-
-  async last({ id }) {
-    const receipt = clients.get(id).lastReceipt;
-    return { claims: receipt && claimsAsJson(receipt.claims) };
   },
 
   async sent() {
