@@ -60,6 +60,7 @@ class Supervisor:
         self._settings, self._launch, self._file = settings, launch, file
         self._examine, self._check = examine, check
         self.state: State = "loading"
+        self._well_since_s: float | None = None
         self._ready: Future[None] = Future()
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,9 +121,10 @@ class Supervisor:
         """Let the server live as often as it may. Raises: ConfigError when that is over."""
         settings, loop, losses = self._settings, asyncio.get_running_loop(), 0
         while True:
-            began_s = loop.time()
+            self._well_since_s = None
             await self._live()
-            losses = 1 if loop.time() - began_s >= settings.stable_s else losses + 1
+            well_s = 0.0 if self._well_since_s is None else loop.time() - self._well_since_s
+            losses = 1 if well_s >= settings.stable_s else losses + 1
             if self._launch is not None and losses > settings.max_restarts:
                 raise self._wrong("engine.max_restarts", f"the server ended {losses} times in a row")
             delay_s = min(settings.restart_delay_s * 2 ** (losses - 1), settings.max_restart_delay_s)
@@ -136,6 +138,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 await self._await_ready(process)
+            self._well_since_s = asyncio.get_running_loop().time()
             self._to("ready")
             if not self._ready.done():
                 self._ready.set_result(None)

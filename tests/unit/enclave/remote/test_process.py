@@ -122,6 +122,17 @@ async def test_a_server_that_keeps_ending_is_given_up(tmp_path) -> None:
     assert int(lives.read_text()) == -2
 
 
+async def test_a_server_that_was_well_for_long_starts_from_the_beginning(tmp_path) -> None:
+    """Losses far apart are no reason to give up."""
+    chosen = started(environment=environment(tmp_path), max_restarts=1, stable_s=0.2)
+    async with opened(chosen) as engine:
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
+            await until(lambda: engine._supervisor.state != "ready")
+            await until_it_says(engine, "")
+
+
 async def test_waits_between_restarts_grow(tmp_path) -> None:
     """From restart_delay_s, twice as long each time."""
     lives = tmp_path / "lives"
