@@ -46,7 +46,11 @@ def read_policy(source: PolicySource) -> AppraisalPolicy:
             data = file.read(MAX_SETTINGS_BYTES + 1)
     except OSError as fault:
         raise PolicyError(str(source), "file", f"cannot be read ({fault.strerror}); name a policy file") from None
-    return load_policy(data, str(source))
+    try:
+        return load_policy(data, str(source))
+    except PolicyError as fault:
+        other = "if the file was written for another version of Confide, use that version"
+        raise PolicyError(fault.file, fault.field, f"{fault.remedy}; {other}") from None
 
 
 @dataclass(frozen=True)
