@@ -1,6 +1,6 @@
 /** Strict DER (X.690): definite, shortest lengths and nothing after. Makes no trust claim. */
 
-import { readBe, type Bytes } from "./bytes.js";
+import { fromLatin1, readBe, type Bytes } from "./bytes.js";
 
 export const BOOLEAN = 0x01;
 export const INTEGER = 0x02;
@@ -11,6 +11,7 @@ export const UTC_TIME = 0x17;
 export const GENERALIZED_TIME = 0x18;
 export const SEQUENCE = 0x30;
 export const SET = 0x31;
+const MAX_TIME_BYTES = 15;
 
 /** Bytes that are not DER of the expected form. */
 export class DerError extends Error {}
@@ -143,7 +144,7 @@ export function oidText(tlv: Tlv): string {
 /** Read a UTCTime or GeneralizedTime of RFC 5280's form as Unix seconds. */
 export function time(reader: DerReader): number {
   const tlv = reader.take();
-  const digits = String.fromCharCode(...tlv.content);
+  const digits = fromLatin1(tlv.content.subarray(0, MAX_TIME_BYTES + 1));
   const long = tlv.tag === GENERALIZED_TIME;
   const match = (long ? /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/ : /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/).exec(digits);
   if ((!long && tlv.tag !== UTC_TIME) || match === null) throw new DerError("not a time");
