@@ -1,0 +1,16 @@
+# The `llm` command: prompt, stream, schema, models.
+set -eu
+export LLM_USER_PATH="$PWD/llm-user"
+mkdir -p "$LLM_USER_PATH"
+cat > "$LLM_USER_PATH/extra-openai-models.yaml" <<Y
+- model_id: sealed
+  model_name: smollm2-135m-instruct
+  api_base: "$PROXY_URL/v1"
+  supports_schema: true
+  supports_tools: true
+Y
+export OPENAI_API_KEY="$PROXY_KEY"
+"$BIN/llm" -m sealed --no-log -o temperature 0 -o max_tokens 24 "What is the capital of France?" | grep Paris
+"$BIN/llm" -m sealed --no-log --no-stream -o temperature 0 -o max_tokens 24 "What is the capital of France?" | grep -q Paris
+"$BIN/llm" -m sealed --no-log -o max_tokens 48 --schema 'city' "What is the capital of France?" | grep -q city
+"$BIN/llm" --version

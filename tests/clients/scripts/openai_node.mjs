@@ -1,0 +1,23 @@
+// openai's own SDK for Node, unmodified, through the proxy: chat, stream, tools, Responses, embeddings, errors.
+import { createRequire } from "node:module";
+import assert from "node:assert";
+const OpenAI = createRequire(process.env.NPM + "/")("openai").default;
+const client = new OpenAI({ baseURL: process.env.PROXY_URL + "/v1", apiKey: process.env.PROXY_KEY, maxRetries: 0 });
+const model = "smollm2-135m-instruct";
+const messages = [{ role: "user", content: "What is the capital of France? Answer in one sentence." }];
+const asked = { model, messages, temperature: 0, max_tokens: 16 };
+const plain = (await client.chat.completions.create(asked)).choices[0].message.content;
+assert(plain.includes("Paris"));
+let said = "";
+for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) said += chunk.choices[0]?.delta?.content ?? "";
+assert.equal(said, plain);
+const parameters = { type: "object", properties: { city: { type: "string", maxLength: 20 } }, required: ["city"] };
+const tools = [{ type: "function", function: { name: "place", parameters } }];
+const called = await client.chat.completions.create({ ...asked, max_tokens: 48, tools, tool_choice: "required" });
+assert.equal(called.choices[0].message.tool_calls[0].function.name, "place");
+const answer = await client.responses.create({ model, input: messages[0].content, temperature: 0, max_output_tokens: 16 });
+assert(answer.output_text.includes("Paris"));
+const embedded = await client.embeddings.create({ model: "all-minilm-l6-v2", input: "a" });
+assert.equal(embedded.data[0].embedding.length, 384);
+await assert.rejects(client.chat.completions.create({ ...asked, model: "none" }), (e) => e.status === 404 && e.code === "model_not_found");
+console.log(createRequire(process.env.NPM + "/")("openai/package.json").version);
