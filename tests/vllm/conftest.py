@@ -1,4 +1,4 @@
-"""One enclave over the real vLLM for the whole run: it takes a minute or two to start, gigabytes and every core."""
+"""One enclave over the real vLLM for the whole run: it takes minutes to start, gigabytes and every core."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from tests.vllm.stack import RemoteStack, running
 WANTED = "CONFIDE_TEST_VLLM"
 ENVIRONMENT = "engine_vllm"
 PYTHON = PEERS / ENVIRONMENT / "bin" / "python"
-START_TIMEOUT_S = 500.0
+START_TIMEOUT_S = 880.0
 SETTINGS = """
 [model]
 name = "{name}"

@@ -16,7 +16,7 @@ from confide_enclave.remote.card import read_vocabulary
 from tests.fakes.stack import ANSWER, ask
 from tests.vllm.stack import RemoteStack, children
 
-RESTART_TIMEOUT_S = 400.0
+RESTART_TIMEOUT_S = 880.0
 MARK = "canary" + secrets.token_hex(12)
 MARKED = [{"role": "user", "content": f"My name is {MARK}. Tell me a long story about the sea and say my name."}]
 

@@ -13,7 +13,7 @@ _ALLOWED: Final = frozenset(
     """
     --tensor-parallel-size -tp --pipeline-parallel-size -pp --enable-expert-parallel -ep
     --distributed-executor-backend --disable-custom-all-reduce --numa-bind --all2all-backend --moe-backend
-    --dtype --quantization -q --kv-cache-dtype --load-format --model-impl --hf-overrides --trust-remote-code
+    --dtype --quantization -q --kv-cache-dtype --model-impl --hf-overrides --trust-remote-code
     --gpu-memory-utilization --kv-cache-memory-bytes --num-gpu-blocks-override --block-size --cpu-offload-gb
     --enable-prefix-caching --no-enable-prefix-caching --enable-chunked-prefill --no-enable-chunked-prefill
     --max-num-seqs --max-num-batched-tokens --async-scheduling --no-async-scheduling --attention-backend

@@ -75,6 +75,7 @@ def test_an_engine_that_would_span_machines_is_refused_with_the_reason(words) ->
         (["--reasoning-parser", "x"], "not on the list"),
         (["--nnod", "2"], "not on the list"),
         (["-tp2"], "not on the list"),
+        (["--load-format", "dummy"], "not on the list"),
         (["2"], "begins with its name"),
     ],
 )
