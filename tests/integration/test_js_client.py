@@ -249,6 +249,38 @@ def test_other_resources_and_sealed_refusals(js: Js, served: Stack) -> None:
     assert json.loads(refused["text"])["error"]["code"] == "model_not_found"
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+DIALECTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "responses": ("responses", {"input": "Hello", "max_output_tokens": 4}),
+    "completions": ("completions", {"prompt": "Hello", "max_tokens": 4}),
+    "two choices": ("chat.completions", {"messages": QUESTION, "max_tokens": 4, "n": 2, "logprobs": True}),
+    "tools": ("chat.completions", {"messages": QUESTION, "tools": [TOOL], "tool_choice": "required"}),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["body", "stream"])
+@pytest.mark.parametrize("name", DIALECTS)
+def test_every_message_is_committed_to(js: Js, served: Stack, name: str, streamed: bool) -> None:
+    """Words, calls and several choices, of each dialect: this package and the enclave read the same messages."""
+    resource, body = DIALECTS[name]
+    body = {"model": ASKED["model"], "stream": streamed, **body}
+    answer = js("openai", id="real", method=f"openai.{resource}.create", body=body)
+    assert answer.get("error") is None, answer
+    assert answer["claims"]["message_count"] == body.get("n", 1)
+    assert audit(parse_audit_file(base64.b64decode(answer["audit"])), allow_simulated=True).holds
+
+
 def test_evidence_is_verified_once(js: Js, served: Stack) -> None:
     """Many calls, one appraisal; every one of them is sealed."""
     policy = served.ground.policy_file.read_text()

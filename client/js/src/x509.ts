@@ -16,7 +16,10 @@ const OID_EC = "1.2.840.10045.2.1";
 const OID_P384 = "1.3.132.0.34";
 const OID_RSASSA_PSS = "1.2.840.113549.1.1.10";
 const KEY_CERT_SIGN = 5;
-const TEXT_TAGS = [0x0c, 0x13, 0x16]; // UTF8String, PrintableString, IA5String
+/** PrintableString and IA5String by their tags, with what may stand in them; UTF8String is decoded. */
+const TEXTS: Readonly<Record<number, RegExp>> = { 0x13: /^[A-Za-z0-9 '()+,./:=?-]*$/, 0x16: /^[\x00-\x7f]*$/ };
+const UTF8_STRING = 0x0c;
+const NULL = 0x05;
 
 /** Something signed: the exact bytes, how, and by whom its issuer is named. */
 export interface Signed {
@@ -71,7 +74,7 @@ export function parseCertificate(data: Bytes): Certificate {
   const names = commonNames(subject.content);
   return {
     ...signed,
-    isPss: isPss(algorithm, inner.whole),
+    isPss: isPss(algorithm, inner),
     issuer: issuer.whole,
     serial,
     subject: subject.whole,
@@ -109,7 +112,7 @@ export function parseRevocationList(data: Bytes): RevocationList {
   tbs.end();
   return {
     ...signed,
-    isPss: isPss(algorithm, inner.whole),
+    isPss: isPss(algorithm, inner),
     issuer: issuer.whole,
     thisUpdateUnixS,
     nextUpdateUnixS,
@@ -140,9 +143,41 @@ function openSigned(data: Bytes) {
   return { tbs: new DerReader(tbs.content), signed: { der: data, tbs: tbs.whole, signature }, algorithm };
 }
 
-function isPss(algorithm: der.Tlv, inner: Bytes): boolean {
-  const oid = der.oidText(new DerReader(algorithm.content).take(der.OID));
-  return oid === OID_RSASSA_PSS && equal(algorithm.whole, inner);
+function isPss(algorithm: der.Tlv, inner: der.Tlv): boolean {
+  const kinds = [algorithm, inner].map(signatureAlgorithm);
+  return kinds[0] === OID_RSASSA_PSS && equal(algorithm.whole, inner.whole);
+}
+
+/** Read an AlgorithmIdentifier's kind; of RSASSA-PSS the parameters as well, whatever they say (RFC 4055 3.1). */
+function signatureAlgorithm(tlv: der.Tlv): string {
+  const reader = new DerReader(tlv.content);
+  const oid = der.oidText(reader.take(der.OID));
+  if (oid !== OID_RSASSA_PSS) return oid;
+  const parameters = reader.within(der.SEQUENCE);
+  reader.end();
+  const hash = parameters.maybe(0xa0);
+  if (hash !== undefined) hashAlgorithm(new DerReader(hash.content));
+  const mask = parameters.maybe(0xa1);
+  if (mask !== undefined) {
+    const inside = readOnly(mask.content, der.SEQUENCE);
+    der.oidText(inside.take(der.OID));
+    hashAlgorithm(inside);
+  }
+  for (const tag of [0xa2, 0xa3]) {
+    const number = parameters.maybe(tag);
+    if (number !== undefined) der.smallInteger(lone(number.content, der.INTEGER));
+  }
+  parameters.end();
+  return oid;
+}
+
+function hashAlgorithm(reader: DerReader): void {
+  const inside = reader.within(der.SEQUENCE);
+  reader.end();
+  der.oidText(inside.take(der.OID));
+  const none = inside.maybe(NULL);
+  if (none !== undefined && none.content.length) throw new der.DerError("parameters of a hash");
+  inside.end();
 }
 
 function lone(content: Bytes, tag: number): der.Tlv {
@@ -160,19 +195,22 @@ function commonNames(content: Bytes): string[] {
       const oid = der.oidText(pair.take(der.OID));
       const value = pair.take();
       pair.end();
-      if (oid === OID_COMMON_NAME) names.push(TEXT_TAGS.includes(value.tag) ? textOf(value) : "");
+      const text = textOf(value);
+      if (oid === OID_COMMON_NAME) names.push(text);
     }
   }
   return names;
 }
 
 function textOf(value: der.Tlv): string {
-  if (value.tag !== 0x0c) return fromLatin1(value.content);
+  const text = fromLatin1(value.content);
+  if (TEXTS[value.tag]?.test(text)) return text;
   try {
-    return fromUtf8(value.content);
+    if (value.tag === UTF8_STRING) return fromUtf8(value.content);
   } catch {
-    throw new der.DerError("a name is no text");
+    // falls through
   }
+  throw new der.DerError("a name is no text");
 }
 
 function parseExtensions(content: Bytes): Map<string, Bytes> {
