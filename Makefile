@@ -41,6 +41,13 @@ $(VENV)/.model $(VENV)/.encoder: $(VENV)/.%: $(VENV)/.python $(LOCKS)/%.lock
 
 $(VENV)/.ready: $(VENV)/.deps $(VENV)/.model pyproject.toml
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@echo "setup: compiling kernels"
+	@$(BIN)/python -m confide_kernels
+	@touch $@
+
+$(VENV)/.triton: $(VENV)/.deps $(LOCKS)/triton.lock
+	@$(BIN)/python -c 'import triton' 2>/dev/null || { echo "setup: installing Triton, for its interpreter"; \
+		$(BIN)/python -m pip install -q --no-deps --require-hashes -r $(LOCKS)/triton.lock; }
 	@touch $@
 
 # The other openai family lives in an environment of its own.
@@ -55,7 +62,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/confide demo --prompt "$$CONFIDE_PROMPT"
 demo: export CONFIDE_PROMPT := $(PROMPT)
 
-test: $(VENV)/.ready $(VENV)/.encoder $(VENV)-openai2/.ready
+test: $(VENV)/.ready $(VENV)/.encoder $(VENV)/.triton $(VENV)-openai2/.ready
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
@@ -90,6 +97,7 @@ lock:
 	$(UV_COMPILE) --extra gateway -o $(LOCKS)/gateway.lock
 	$(UV_COMPILE) --extra gpu --group torch-needs -o $(LOCKS)/enclave.lock
 	$(UV_COMPILE_GROUP) --group build -o $(LOCKS)/build.lock
+	$(UV_COMPILE_GROUP) --group triton -o $(LOCKS)/triton.lock
 	$(UV_COMPILE_GROUP) --group fuzz -o $(LOCKS)/fuzz.lock
 
 clean:

@@ -109,7 +109,7 @@ def _parameters(source: Gguf) -> int:
 
 
 def _converted_parameters(model: Model) -> int:
-    """Count weights, not scales: with w4a16 two of a matrix lie in a byte."""
+    """Count weights as kept, not scales: with w4a16 two of a matrix lie in a byte; w8a8 has a head of its own."""
     counted = ((name, array) for name, array in model.arrays.items() if not name.endswith(".scales"))
     return sum(array.size * (2 if array.dtype == "uint8" else 1) for _, array in counted)
 

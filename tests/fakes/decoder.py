@@ -93,13 +93,17 @@ class Machine:
     """A decoder and a pool; `step` runs any mix of parts of sequences and gives the logits of every row."""
 
     def __init__(
-        self, tensors: dict, *, scheme: str = "w8a8", mode: str = "exact", family: str = "llama", pages: int = 40
+        self,
+        tensors: dict,
+        *,
+        scheme: str = "w8a8",
+        family: str = "llama",
+        pages: int = 40,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        weights = load_weights(model(tensors, scheme, family), torch.float32)
-        rows = torch.int8 if scheme == "w8a8" else torch.float32
-        self.decoder = Decoder(weights, fake.CONTEXT, mode, rows)
-        stored = torch.int8 if mode == "exact" else torch.float32
-        self.pool = KvPool(fake.LAYERS, pages, fake.KV_HEADS, HEAD_DIM, stored)
+        weights = load_weights(model(tensors, scheme, family), dtype)
+        self.decoder = Decoder(weights, fake.CONTEXT)
+        self.pool = KvPool.of(weights, pages)
 
     @torch.inference_mode()
     def step(self, *parts: tuple[Sequence[int], int, Sequence[int]]) -> torch.Tensor:

@@ -5,7 +5,11 @@ from random import Random
 
 import pytest
 import torch
+from confide_enclave.engine.blocks import context_rows
+from confide_enclave.engine.model import Batch
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_kernels import activation, attention, norm, rope
+from confide_kernels.attention import Span
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,5 +81,39 @@ def test_a_long_context_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, ids = MACHINES["llama"], [i % 250 for i in range(15 * PAGE_TOKENS)]
     expected = machine.read(ids, range(15))
     monkeypatch.setattr("confide_kernels.attention.exact._SCORES", 7)
-    monkeypatch.setattr("confide_kernels.attention.exact._FEW_HEADS", 0)
     assert torch.equal(machine.read(ids, range(20, 35), 100), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("chunk", [1, 7, 8, 9, 64])
+def test_the_plain_definition_gives_the_same_bits(family: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled for the processor, and the definition in its place: the same logits, and the same cache."""
+    machine, ids = MACHINES[family], [(7 * i) % 250 for i in range(60)]
+    expected = machine.read(ids, [3, 9, 1, 5], chunk)
+    stored = machine.pool.data.clone(), machine.pool.tops.clone()
+    for name, definition in (
+        ("norm.add_rms_norm_int8", norm.naive.add_rms_norm_int8),
+        ("rope.rotate_store", rope.naive.rotate_store),
+        ("attention.attend_int8", attention.exact.attend_int8),
+        ("activation.silu_mul_int8", activation.naive.silu_mul_int8),
+    ):
+        monkeypatch.setattr(f"confide_kernels.{name}", definition)
+    poison(machine.pool)
+    assert torch.equal(machine.read(ids, [3, 9, 1, 5], chunk), expected)
+    rows = context_rows([3, 9, 1, 5], 60)
+    assert torch.equal(machine.pool.data[:, :, rows], stored[0][:, :, rows])
+    assert torch.equal(machine.pool.tops[..., rows], stored[1][..., rows])
+
+
+def test_a_step_that_wants_nothing() -> None:
+    """A step amid everybody's prompts gives no logits, and changes none of those after it."""
+    machine, ids = toy.Machine(toy.tensors(7)), list(range(3, 40))
+    expected = alone(machine, ids)
+    positions, span = torch.arange(30), Span(0, 30, 30, slice(64, 94))
+    none = torch.empty(0, dtype=torch.int64)
+    with torch.inference_mode():
+        logits = machine.decoder.forward(
+            Batch(torch.tensor(ids[:30]), positions, positions + 64, [span], none), machine.pool
+        )
+    assert logits.shape == (0, toy.VOCABULARY)
+    assert torch.equal(machine.step((ids[30:], 30, [4, 5, 6])), expected[30:])

@@ -4,9 +4,11 @@ import mmap
 from collections.abc import Sequence
 
 import torch
+from confide_kernels.rope import Cache
 from torch import Tensor
 
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.weights import DecoderWeights
 
 
 class KvPool:
@@ -21,22 +23,13 @@ class KvPool:
         rows = pages * PAGE_TOKENS
         self.data = _lazy_zeros((layers, 2, rows, kv_heads, head_dim), dtype)
         self.tops = _lazy_zeros((layers, 2, kv_heads, rows), torch.float32)
-        self._layers = list(zip(self.data, self.tops, strict=True))
-        self._views = [(data[0], data[1], tops[0], tops[1]) for data, tops in self._layers]
+        self.layers = [Cache(data, tops) for data, tops in zip(self.data, self.tops, strict=True)]
 
-    def store(
-        self, layer: int, rows: slice | Tensor, data: Tensor, tops: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Write one row per token; return the layer's keys, values, and the tops of both.
-
-        data: [n, 2 * kv_heads, head_dim], keys first; tops: [n, 2 * kv_heads].
-        """
-        kept, kept_tops = self._layers[layer]
-        _, _, kv_heads, head_dim = kept.shape
-        kept[:, rows] = data.view(-1, 2, kv_heads, head_dim).transpose(0, 1).to(kept.dtype)
-        if tops is not None:
-            kept_tops[..., rows] = tops.view(-1, 2, kv_heads).permute(1, 2, 0)
-        return self._views[layer]
+    @classmethod
+    def of(cls, weights: DecoderWeights, pages: int) -> "KvPool":
+        """Make a pool for a decoder: of levels where it computes exactly, else of its own floats."""
+        config, dtype = weights.config, torch.int8 if weights.exact else weights.dtype
+        return cls(config.layers, pages, config.kv_heads, config.head_dim, dtype)
 
     def wipe(self, pages: Sequence[int]) -> None:
         """Zero the pages in every layer."""

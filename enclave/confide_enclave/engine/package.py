@@ -22,7 +22,7 @@ from confide_enclave.engine.gguf import Gguf, parse_gguf
 from confide_enclave.engine.store import Array, map_arrays, write_arrays
 
 MAX_WEIGHTS_BYTES: Final = 64 << 30
-FORMAT: Final = 1
+FORMAT: Final = 2
 _INDEX, _METADATA, _WEIGHTS = "package.json", "metadata.gguf", "weights.safetensors"
 
 

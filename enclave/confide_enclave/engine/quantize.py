@@ -44,17 +44,14 @@ class Quality:
 class Subject:
     """A decoder with a cache of its own, to be measured by itself: no scheduler, no sampling, no text."""
 
-    def __init__(self, model: Model, mode: Literal["exact", "fast"], dtype: torch.dtype) -> None:
-        """`dtype` is what fast mode computes in. Raises: ConfigError."""
+    def __init__(self, model: Model, dtype: torch.dtype) -> None:
+        """`dtype` is what all schemes but w8a8 compute in. Raises: ConfigError."""
         weights = load_weights(model, dtype)
-        config = weights.config
         pages = -(-max(WINDOW_TOKENS, max(BATCHES) * _row_tokens()) // PAGE_TOKENS)
-        cached = torch.int8 if mode == "exact" else dtype
-        rows = torch.int8 if model.scheme == "w8a8" else dtype
-        self._decoder = Decoder(weights, WINDOW_TOKENS, mode, rows)
-        self._window = min(WINDOW_TOKENS, config.context_tokens)
-        self._pool = KvPool(config.layers, pages, config.kv_heads, config.head_dim, cached)
-        self._vocabulary = config.vocabulary
+        self._decoder = Decoder(weights, WINDOW_TOKENS)
+        self._window = min(WINDOW_TOKENS, weights.config.context_tokens)
+        self._pool = KvPool.of(weights, pages)
+        self._vocabulary = weights.config.vocabulary
         self.weight_bytes = sum(array.nbytes for array in model.arrays.values())
 
     @torch.inference_mode()
@@ -64,10 +61,10 @@ class Subject:
         A window has WINDOW_TOKENS, or as many as the model's context. ids: at least one window.
         """
         told, likeliest = torch.zeros((), dtype=torch.float64), []
-        positions, rows = torch.arange(self._window), slice(0, self._window)
+        positions = torch.arange(self._window)
+        span = Span(0, self._window, self._window, slice(0, self._window))
         for window in torch.tensor(ids[: len(ids) // self._window * self._window]).view(-1, self._window):
-            span = Span(0, self._window, self._window, rows)
-            logits = self._decoder.forward(Batch(window, positions, rows, [span], positions[:-1]), self._pool)
+            logits = self._decoder.forward(Batch(window, positions, positions, [span], positions[:-1]), self._pool)
             told += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").double()
             likeliest.append(logits.argmax(-1))
         found = torch.cat(likeliest)
@@ -112,8 +109,8 @@ def compare(models: Mapping[Scheme, Model], reference: Model, ids: Sequence[int]
     ids: at least WINDOW_TOKENS. Speeds are the best of `rounds` that take turns, by how many sequences at once.
     """
     dtype = getattr(torch, choose_dtype(EngineLimits(mode="fast", scheme="w8a16")))
-    subjects = {scheme: Subject(model, MODES[scheme], dtype) for scheme, model in models.items()}
-    subjects = {"none": Subject(reference, MODES["none"], torch.float32), **subjects}
+    subjects = {scheme: Subject(model, dtype) for scheme, model in models.items()}
+    subjects = {"none": Subject(reference, torch.float32), **subjects}
     qualities = {scheme: subject.quality(ids) for scheme, subject in subjects.items()}
     least: dict[tuple[Scheme, int], float] = {}
     for _ in range(rounds):

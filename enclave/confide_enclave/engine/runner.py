@@ -43,7 +43,7 @@ class Runner:
             if not sequence.remaining:
                 due.append((sequence, range(len(wanted), len(wanted) + 1 + len(sequence.guesses))))
                 wanted += range(len(tokens) - 1 - len(sequence.guesses), len(tokens))
-        batch = Batch(_ints(tokens), _ints(positions), _rows(rows), spans, _ints(wanted))
+        batch = Batch(_ints(tokens), _ints(positions), _ints(rows), spans, _ints(wanted))
         logits = self._model.forward(batch, self._pool)
         while due:
             drawn = sampler.draw(logits[[own[0] for _, own in due]], [sequence for sequence, _ in due])
@@ -58,8 +58,3 @@ class Runner:
 
 def _ints(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)
-
-
-def _rows(rows: list[int]) -> slice | Tensor:
-    consecutive = rows == list(range(rows[0], rows[0] + len(rows)))
-    return slice(rows[0], rows[0] + len(rows)) if consecutive else _ints(rows)

@@ -51,21 +51,25 @@ def draw(logits: Tensor, rows: Items[Row]) -> list[Drawn | None]:
     A token's position counts from the start of the answer. Penalties and bias come first, then the grammar, then
     temperature and filters.
     """
-    finite = torch.isfinite(logits.sum(-1, dtype=torch.float64))
-    ready = torch.where(finite[:, None], logits, 0)
-    for number, row in enumerate(rows):
-        if finite[number]:
-            ready[number] = _prepare(ready[number], row)
-            finite[number] = ready[number].max() > -torch.inf
+    ends = torch.stack(torch.aminmax(logits, dim=-1))  # not a number where any is not
+    finite = torch.isfinite(ends).all(0).tolist()
+    ready = logits
+    if not all(finite) or any(_shifted(row) for row in rows):
+        ready = torch.where(torch.tensor(finite)[:, None], logits, 0)
+        for number, row in enumerate(rows):
+            if finite[number] and _shifted(row):
+                prepared = _prepare(ready[number], row)
+                finite[number] = bool(prepared.max() > -torch.inf)
+                ready[number] = prepared if finite[number] else 0
     ids = sampling.sample(
-        torch.where(finite[:, None], ready, 0),
+        ready,
         _numbers([row.sampling.temperature for row in rows]),
         torch.tensor([row.sampling.top_k for row in rows], dtype=torch.int64),
         _numbers([row.sampling.top_p for row in rows]),
         _numbers([row.sampling.min_p for row in rows]),
         _numbers([uniform(row.sampling.seed, len(row.generated)) for row in rows]),
     )
-    parts = zip(logits, ids.tolist(), finite.tolist(), rows, strict=True)
+    parts = zip(logits, ids.tolist(), finite, rows, strict=True)
     return [_explain(row, token, own.sampling.logprobs) if good else None for row, token, good, own in parts]
 
 
@@ -74,6 +78,12 @@ def _explain(logits: Tensor, token: int, count: int | None) -> Drawn:
         return Drawn(token)
     values, best = sampling.log_probabilities(logits, count)
     return Drawn(token, float(values[token]), tuple((each, float(values[each])) for each in best.tolist()))
+
+
+def _shifted(row: Row) -> bool:
+    asked = row.sampling
+    penalties = asked.frequency_penalty or asked.presence_penalty or asked.repetition_penalty != 1
+    return bool(penalties or asked.logit_bias or row.grammar is not None)
 
 
 def _prepare(logits: Tensor, row: Row) -> Tensor:

@@ -323,10 +323,6 @@ class TorchEngine(Engine):
 
 
 def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
-    exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
-    weights = load_weights(model, dtype)
-    config = weights.config
-    pool = KvPool(config.layers, pages, config.kv_heads, config.head_dim, torch.int8 if exact else dtype)
-    rows = torch.int8 if limits.scheme == "w8a8" else dtype
+    weights = load_weights(model, getattr(torch, choose_dtype(limits)))
     draft = load_draft(model, weights, limits, pages)
-    return Runner(Decoder(weights, limits.context_tokens, limits.mode, rows), pool, draft)
+    return Runner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), draft)

@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
+from confide_kernels import gemm
 from confide_kernels.quant import LEVELS
 from confide_protocol.errors import ConfigError
 from torch import Tensor
 
 from confide_enclave.engine.config import DecoderConfig, read_config
-from confide_enclave.engine.convert import GROUP
+from confide_enclave.engine.convert import GROUP, is_turned
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.store import Array
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """[out, in]: int8 rows with a scale per row; uint8 rows of two columns each with scales by group; or floats.
+class Matrix(NamedTuple):
+    """[out, in]: int8 rows with a scale per row; what `gemm.pack_w8a8` or `gemm.pack_w4a16` returns; or floats.
 
     Scales of matrices of scheme w8a8 are for a level of theirs times one of 127 of the other side.
     """
@@ -28,55 +28,72 @@ class Matrix:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """`qkv` and `gate_up` are stacked, and the norm before them is folded in. Absent parts are None."""
+    """`qkv` and `gate_up` are stacked. Absent parts are None: norms, where the next matrix's columns hold them."""
 
+    attn_norm: Tensor | None
     qkv: Matrix
     qkv_bias: Tensor | None
     q_norm: Tensor | None
     k_norm: Tensor | None
     output: Matrix
+    ffn_norm: Tensor | None
     gate_up: Matrix
     down: Matrix
 
 
 @dataclass(frozen=True)
 class DecoderWeights:
+    """`exact`: of scheme w8a8, for integer products; else rows are of `dtype` when they meet a matrix."""
+
     config: DecoderConfig
+    exact: bool
+    dtype: torch.dtype
     embedding: Matrix
     layers: tuple[LayerWeights, ...]
-    norm: Tensor
+    norm: Tensor | None
     head: Matrix
 
 
 def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
-    """Wrap the arrays, without copying quantised ones; floats become `dtype`. Raises: ConfigError."""
+    """Wrap the arrays, or pack them as products take them; floats become `dtype`. Raises: ConfigError."""
     config, arrays = read_config(model.metadata), model.arrays
     reader = _Reader(model.metadata.file, arrays, dtype)
-    against = LEVELS if model.scheme == "w8a8" else 1
+    exact, turned = model.scheme == "w8a8", is_turned(model.scheme)
 
     def product(name: str, out: int, width: int) -> Matrix:
         matrix = reader.matrix(name, out, width)
-        return Matrix(matrix.rows, matrix.scales / against)
+        if exact:
+            return Matrix(gemm.pack_w8a8(matrix.rows), matrix.scales / LEVELS)
+        if matrix.rows.dtype == torch.uint8:
+            return Matrix(*gemm.pack_w4a16(matrix.rows, matrix.scales, dtype))
+        return matrix
+
+    def norm(name: str) -> Tensor | None:
+        return None if turned else reader.vector(name, width)
 
     width, query, kv = config.width, config.heads * config.head_dim, 2 * config.kv_heads * config.head_dim
 
     def layer(number: int) -> LayerWeights:
         name = f"layers.{number}.{{}}".format
         return LayerWeights(
+            attn_norm=norm(name("attn_norm")),
             qkv=product(name("qkv"), query + kv, width),
             qkv_bias=reader.vector(name("qkv.bias"), query + kv) if config.qkv_bias else None,
             q_norm=reader.vector(name("q_norm"), config.head_dim) if config.head_norm else None,
             k_norm=reader.vector(name("k_norm"), config.head_dim) if config.head_norm else None,
             output=product(name("output"), width, query),
+            ffn_norm=norm(name("ffn_norm")),
             gate_up=product(name("gate_up"), 2 * config.hidden, width),
             down=product(name("down"), width, config.hidden),
         )
 
     return DecoderWeights(
         config=config,
+        exact=exact,
+        dtype=dtype,
         embedding=reader.matrix("embedding", config.vocabulary, width),
         layers=tuple(layer(number) for number in range(config.layers)),
-        norm=reader.vector("norm", width),
+        norm=norm("norm"),
         head=product("head" if "head.rows" in arrays else "embedding", config.vocabulary, width),
     )
 
@@ -97,10 +114,10 @@ class _Reader:
             return Matrix(rows.to(self._dtype), rows.new_empty(0))
         scales = self._tensor(f"{name}.scales")
         shapes = {
-            torch.int8: ((out, width), (out,)),
-            torch.uint8: ((out, width // 2), (out, width // GROUP)),
+            torch.int8: ((out, width), (out,), torch.float32),
+            torch.uint8: ((out, width // 2), (out, width // GROUP, 2), torch.float16),
         }
-        if shapes.get(rows.dtype) != (rows.shape, scales.shape) or scales.dtype != torch.float32:
+        if shapes.get(rows.dtype) != (rows.shape, scales.shape, scales.dtype):
             self._refuse(name)
         return Matrix(rows, scales)
 

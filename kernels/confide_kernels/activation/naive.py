@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from confide_kernels.gemm.naive import Product
+from confide_kernels.quant.naive import Rows, quantise
+
 
 def silu_mul(gate_up: Tensor) -> Tensor:
     """Return `silu(gate) * up`, [n, width], of `gate_up` [n, 2 * width] = gate beside up, in its dtype."""
@@ -13,11 +16,11 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return silu(gate).mul_(up)
 
 
-def silu_mul_exact(gate_up: Tensor) -> Tensor:
-    """As `silu_mul`, of float32, with the gate rounded to float16 and its silu looked up."""
-    gate, up = gate_up.chunk(2, -1)
+def silu_mul_int8(gate_up: Product) -> Rows:
+    """As `silu_mul`, quantised, with the gate rounded to float16 and its silu looked up. Exact."""
+    gate, up = gate_up.floats().chunk(2, -1)
     bits = gate.half().view(torch.uint16).to(torch.int32)
-    return silu_table(gate.device).index_select(0, bits.view(-1)).view(gate.shape).mul_(up)
+    return quantise(silu_table(gate.device).index_select(0, bits.view(-1)).view(gate.shape).mul_(up))
 
 
 @cache

@@ -1,21 +1,19 @@
 """The definition in plain torch: float inside, in whatever order is fast."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from confide_kernels.attention.spans import Span
+from confide_kernels.attention.spans import Spans
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Sequence[Span]) -> Tensor:
+def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
     """Return what each row attends to, q's shape and dtype.
 
     q: [n, heads, head_dim]; keys, values: [rows, kv_heads, head_dim] of q's dtype.
     """
     out = torch.empty_like(q)
-    for start, count, context, rows in spans:
+    for start, count, context, rows in spans.parts:
         piece = slice(start, start + count)
         out[piece] = _attend(q[piece], keys[rows], values[rows], context)
     return out

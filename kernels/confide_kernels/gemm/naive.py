@@ -1,13 +1,34 @@
 """The definition in plain torch."""
 
 from collections.abc import Callable
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-# 2^17 * 127 * 127 < 2^31: no sum of products of int8 levels leaves int32.
-MAX_WIDTH: Final = 1 << 17
+from confide_kernels.quant.naive import Rows
+
+# 2^16 * 255 * 127 < 2^31: no sum of products of int8 levels leaves int32, nor if one side has 128 added.
+MAX_WIDTH: Final = 1 << 16
+
+
+class Product(NamedTuple):
+    """A product of quantised matrices, its rows' scales not yet applied: what comes next does that in passing.
+
+    columns: [n, out] float32, whole numbers times the columns' scales; tops: [n, 1] float32.
+    """
+
+    columns: Tensor
+    tops: Tensor
+
+    def rows(self, wanted: Tensor) -> "Product":
+        """Return some of the rows, [m] int64."""
+        return Product(self.columns.index_select(0, wanted), self.tops.index_select(0, wanted))
+
+    def floats(self) -> Tensor:
+        """Return the product itself, float32."""
+        return self.columns * self.tops
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -15,13 +36,13 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return nn.functional.linear(x, weight)
 
 
-def linear_w8a8(rows: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
-    """Return the product of two quantised matrices, [n, out] float32. Exact for in <= MAX_WIDTH.
+def linear_w8a8(rows: Rows, weight: Tensor, weight_scales: Tensor) -> Product:
+    """Return `rows @ weight.T`. Exact for in <= MAX_WIDTH.
 
-    rows: [n, in] int8 without -128, scales: [n, 1]; weight: [out, in] int8 without -128, weight_scales: [out]. A
-    level of row i times one of weight row j is scales[i] * weight_scales[j].
+    rows: [n, in]; weight: [out, in] int8 without -128, weight_scales: [out]. A level of row i times one of weight
+    row j is tops[i] * weight_scales[j].
     """
-    return torch.mul(multiply_int8(rows, weight.t()), weight_scales).mul_(scales)
+    return Product(torch.mul(multiply_int8(rows.signed(), weight.t()), weight_scales), rows.tops)
 
 
 def linear_w8a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
@@ -35,14 +56,15 @@ def linear_w8a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
 
 
 def linear_w4a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
-    """Return `x @ weight.T` in x's dtype, for weights of 4 bits that share a scale by groups of columns.
+    """Return `x @ weight.T` in x's dtype, for weights of 4 bits that share scale and minimum by groups of columns.
 
-    x: [n, in]; weight: [out, in / 2] uint8: column 2j is the low half of byte j, plus 8; weight_scales:
-    [out, groups].
+    x: [n, in]; weight: [out, in / 2] uint8: column 2j is the low half of byte j; weight_scales: [out, groups, 2]:
+    level l of a group stands for l times its first, plus its second.
     """
-    out, groups = weight_scales.shape
-    levels = torch.stack([weight & 15, weight >> 4], -1).to(x.dtype).sub_(8)
-    return linear(x, levels.view(out, groups, -1).mul_(weight_scales[:, :, None].to(x.dtype)).view(out, -1))
+    out, groups, _ = weight_scales.shape
+    scales, least = torch.split(weight_scales.float(), 1, -1)
+    levels = torch.stack([weight & 15, weight >> 4], -1).float().view(out, groups, -1)
+    return linear(x, levels.mul_(scales).add_(least).view(out, -1).to(x.dtype))
 
 
 def multiply_by_parts(a: Tensor, b: Tensor) -> Tensor:
@@ -54,8 +76,18 @@ def multiply_by_parts(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(left.float() @ right.float()).int() for left, right in parts]).sum(0, dtype=torch.int32)
 
 
+def multiply_int8(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b` in int32, exactly; by torch's own product where that is. a, b: as `multiply_by_parts` has."""
+    return _choose_multiply()(a, b)
+
+
+@cache
 def _choose_multiply() -> Callable[[Tensor, Tensor], Tensor]:
-    """Return torch's own int8 product where it is exact. Older vector units saturate sums of two in int16."""
+    """Return torch's own int8 product where it is exact. Older vector units saturate sums of two in int16.
+
+    Found when it is first needed: whichever thread asks gets threads to share the work, and two such groups in one
+    process slow each other down.
+    """
     extremes = torch.tensor([127, -127], dtype=torch.int8)
     try:
         for rows, width, out in ((1, 576, 960), (5, 1536, 64), (40, 64, 300), (9, 192, 1), (27, 33, 65)):
@@ -67,6 +99,3 @@ def _choose_multiply() -> Callable[[Tensor, Tensor], Tensor]:
     except (AttributeError, RuntimeError):
         return multiply_by_parts
     return torch._int_mm
-
-
-multiply_int8: Final = _choose_multiply()

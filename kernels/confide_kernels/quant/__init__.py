@@ -1,5 +1,13 @@
 """Round rows to whole levels, each row by its own greatest magnitude. Exact."""
 
-from confide_kernels.quant.naive import LEVELS, quantise, to_levels
+from torch import Tensor
 
-__all__ = ["LEVELS", "quantise", "to_levels"]
+from confide_kernels.quant import compiled, naive
+from confide_kernels.quant.naive import LEVELS, Rows, to_levels
+
+__all__ = ["LEVELS", "Rows", "quantise", "to_levels"]
+
+
+def quantise(x: Tensor) -> Rows:
+    """Return the rows of `x` [n, width] float32, quantised."""
+    return compiled.quantise(x) if x.is_cpu else naive.quantise(x)

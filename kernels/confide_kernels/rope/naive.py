@@ -1,12 +1,38 @@
 """The definition in plain torch."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from confide_kernels.gemm.naive import Product
+from confide_kernels.norm.naive import head_norm_exact
+from confide_kernels.quant.naive import to_levels
+
 # A table is computed in pieces of one shape, too small for threads to share: its bits never depend on its length.
 _PIECE: Final = 128
+
+
+class Heads(NamedTuple):
+    """What some models do to queries, keys and values before they are turned; None where one does not.
+
+    bias: [out] float32; q_norm, k_norm: [head_dim] float32, weights of an RMS norm over each head.
+    """
+
+    bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    epsilon: float
+
+
+class Cache(NamedTuple):
+    """Quantised keys and values of a layer.
+
+    data: [2, rows, kv_heads, head_dim] int8, keys first; tops: [2, kv_heads, rows] float32, what 127 levels are.
+    """
+
+    data: Tensor
+    tops: Tensor
 
 
 def table(positions: int, head_dim: int, base: float) -> Tensor:
@@ -24,3 +50,28 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Turn `x` [n, heads, head_dim] float32 in place by `turns` [n, 2, head_dim], rows of `table`. Exact."""
     swapped = x.roll(x.shape[-1] // 2, -1).mul_(turns[:, None, 1])
     return x.mul_(turns[:, None, 0]).add_(swapped)
+
+
+def rotate_store(
+    qkv: Product, heads: Heads, turns: Tensor, positions: Tensor, cache: Cache, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Turn queries and keys, write keys and values to the cache's rows; return queries and their tops. Exact.
+
+    qkv: [n, (queries + 2 * kv_heads) * head_dim]; turns: a `table`; positions, rows: [n] int64. Queries: [n,
+    queries, head_dim] int8; tops: [n, queries] float32.
+    """
+    _, _, kv_heads, head_dim = cache.data.shape
+    x = qkv.floats()
+    if heads.bias is not None:
+        x.add_(heads.bias)
+    x = x.view(len(x), -1, head_dim)
+    turned, queries = x.shape[1] - kv_heads, x.shape[1] - 2 * kv_heads
+    for part, weight in ((x[:, :queries], heads.q_norm), (x[:, queries:turned], heads.k_norm)):
+        if weight is not None:
+            part.copy_(head_norm_exact(part, weight, heads.epsilon))
+    rotate(x[:, :turned], turns.index_select(0, positions))
+    levels, tops, _ = to_levels(x)
+    levels, tops = levels.to(torch.int8), tops.squeeze(-1)
+    cache.data[:, rows] = levels[:, queries:].view(-1, 2, kv_heads, head_dim).transpose(0, 1)
+    cache.tops[..., rows] = tops[:, queries:].view(-1, 2, kv_heads).permute(1, 2, 0)
+    return levels[:, :queries], tops[:, :queries]

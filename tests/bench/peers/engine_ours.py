@@ -31,8 +31,9 @@ def generate(prompts: list[Prompt], tokens: int, at_s: list[float]) -> list[list
 
 
 def read(windows: list[list[int]]) -> float:
-    """In the thread that asks: the engine's own has nothing to do meanwhile."""
-    subject = Subject(open_weights(default_weights(), limits), mode, torch.bfloat16)
+    """In the thread that asks, which keeps to itself: helpers of its own would slow those of the engine's down."""
+    torch.set_num_threads(1)
+    subject = Subject(open_weights(default_weights(), limits), torch.bfloat16)
     return subject.quality([token for window in windows for token in window]).perplexity
 
 

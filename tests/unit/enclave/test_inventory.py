@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_kind(folder: Path) -> None:
-    """Kind, family, parameters and digest of each; parameters do not depend on how they are kept."""
+    """Kind, family, parameters and digest of each; scales and packing are not parameters."""
     found = {Path(entry.path).name: entry for entry in find_models(folder)}
     assert {name: (entry.kind, entry.architecture, entry.scheme) for name, entry in found.items()} == {
         "toy.gguf": ("gguf", "llama", ""),
@@ -40,9 +40,10 @@ def test_each_kind(folder: Path) -> None:
     assert found["published"].digest_hex == open_source(folder / "inner/published")[1].hex()
     embedder = BertEmbedder(folder / "inner/encoder", "toy", EncoderLimits())
     assert found["encoder"].digest_hex == embedder.card.weights_digest.hex()
-    # Norms before matrices are folded into them.
-    folded = 2 * gguf.LAYERS * gguf.WIDTH
-    assert found["toy.w8a8"].parameters == found["toy.w4a16"].parameters == found["toy.gguf"].parameters - folded
+    # A turned model has its norms in its matrices, and a head beside the embedding that the toy ties it to.
+    norms, head = (2 * gguf.LAYERS + 1) * gguf.WIDTH, len(gguf.toy_metadata()["tokenizer.ggml.tokens"]) * gguf.WIDTH
+    assert found["toy.w4a16"].parameters == found["toy.gguf"].parameters
+    assert found["toy.w8a8"].parameters == found["toy.gguf"].parameters - norms + head
     assert found["encoder"].parameters == sum(array.size for array in encoder.tensors().values())
     assert all(entry.bytes > 1000 and not entry.fault for entry in found.values())
 

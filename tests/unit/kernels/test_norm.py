@@ -1,8 +1,18 @@
-"""RMS norm against its definition in float64."""
+"""RMS norm against its definition in float64, and its versions against each other."""
 
 import pytest
 import torch
-from confide_kernels.norm import add_rms_norm, head_norm_exact, rms_norm, rms_norm_int8
+from confide_kernels.gemm import Product
+from confide_kernels.norm import add_rms_norm_int8, compiled, head_norm_exact, naive, rms_norm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import numbers
+from tests.fakes.numbers import NOT_FINITE, same
+
+VERSIONS = pytest.mark.parametrize(
+    "add_norm", [naive.add_rms_norm_int8, compiled.add_rms_norm_int8, add_rms_norm_int8]
+)
 
 
 def definition(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -15,18 +25,11 @@ def definition(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.T
 def test_rms_norm(rows: int, width: int, dtype: torch.dtype, tolerance: float) -> None:
     """The norm is the definition's to the precision of the dtype."""
     x, weight = torch.randn(rows, width) * 7, torch.rand(width)
+    before = x.clone()
     out = rms_norm(x, weight, 1e-5, dtype)
     assert out.dtype == dtype
     torch.testing.assert_close(out.double(), definition(x, weight, 1e-5), rtol=tolerance, atol=tolerance)
-
-
-def test_add_rms_norm_updates_the_residual() -> None:
-    """The sum stays in the residual in float32, and its norm comes back."""
-    residual, x, weight = torch.randn(4, 33), torch.randn(4, 33).bfloat16(), torch.rand(33)
-    total = residual + x.float()
-    out = add_rms_norm(x, residual, weight, 1e-5, torch.float32)
-    assert torch.equal(residual, total)
-    torch.testing.assert_close(out.double(), definition(total, weight, 1e-5), rtol=1e-6, atol=1e-6)
+    assert torch.equal(x, before)
 
 
 def test_a_row_does_not_see_its_neighbours() -> None:
@@ -35,28 +38,68 @@ def test_a_row_does_not_see_its_neighbours() -> None:
     assert torch.equal(rms_norm(x, weight, 1e-5, torch.float32)[4:5], rms_norm(x[4:5], weight, 1e-5, torch.float32))
 
 
+@VERSIONS
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e6])
-@pytest.mark.parametrize("weighted", [True, False])
-def test_rms_norm_int8(size: float, weighted: bool) -> None:
-    """The norm in levels is the definition's, up to half a level of 127."""
-    x, weight = torch.randn(5, 576) * size, torch.rand(576) if weighted else torch.ones(576)
-    levels, tops = rms_norm_int8(x, 1e-5, weight if weighted else None)
-    assert levels.dtype == torch.int8
-    expected = definition(x, weight, 1e-5)
-    error = (levels * (tops / 127)).double() - expected
+@pytest.mark.parametrize("adds", [True, False])
+def test_add_rms_norm_int8(add_norm, size: float, adds: bool) -> None:
+    """The sum stays in the residual; its norm in levels is the definition's, up to half a level of 127."""
+    residual = torch.randn(5, 576) * size
+    sums = torch.randint(-(2**20), 2**20, (5, 576), dtype=torch.int32)
+    added = Product(sums * (torch.rand(576) / 2**20), torch.rand(5, 1) * size) if adds else None
+    total = residual if added is None else residual + added.floats()
+    total = total.clone()
+    rows = add_norm(residual, added, 1e-5)
+    assert torch.equal(residual, total)
+    assert rows.signed().dtype == torch.int8
+    expected = definition(total, torch.ones(576), 1e-5)
+    error = numbers.floats(rows) - expected
     assert (error.abs() <= expected.abs().amax(-1, keepdim=True) * (0.51 / 127 + 1e-3)).all()
 
 
-def test_rms_norm_int8_of_odd_rows() -> None:
-    """Zeros give zeros; a row that is not finite says so in its scale, and changes no other."""
-    x = torch.randn(4, 64)
-    alone = rms_norm_int8(x[3:], 1e-5)
-    x[0], x[1, 5], x[2, 9] = 0, torch.nan, torch.inf
-    levels, tops = rms_norm_int8(x, 1e-5)
-    assert not (levels[0] * tops[0]).any()
-    assert not ((levels * tops)[1:3].sum(1)).isfinite().any()
-    assert torch.equal(levels[3:], alone[0])
-    assert torch.equal(tops[3:], alone[1])
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(0, 9),
+    width=st.integers(1, 600),
+    octave=st.integers(-120, 100),
+    adds=st.booleans(),
+    epsilon=st.sampled_from([1e-6, 1e-5, 1e-2]),
+    seed=st.integers(0, 2**32),
+)
+def test_both_versions_give_the_same_bits(
+    rows: int, width: int, octave: int, adds: bool, epsilon: float, seed: int
+) -> None:
+    """Of few and many rows, none too, of any size, rows of zeros among them, with and without what is optional."""
+    torch.manual_seed(seed)
+    residual = torch.randn(rows, width) * 2.0**octave
+    residual[torch.rand(rows) < 0.2] = 0
+    added = numbers.product(rows, width, octaves=10) if adds else None
+    other = residual.clone()
+    found = compiled.add_rms_norm_int8(residual, added, epsilon)
+    assert same(found, naive.add_rms_norm_int8(other, added, epsilon))
+    assert same([residual], [other])
+    assert found.levels.shape == (rows, width)
+    assert found.tops.shape == (rows, 1)
+    assert found.tops.isfinite().all()
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", NOT_FINITE)
+def test_odd_rows(add_norm, kind: str) -> None:
+    """Zeros give zeros; a row, or what is added to it, that is not finite shows in its top, and alters no other."""
+    residual, added = torch.randn(6, 64), numbers.product(6, 64, octaves=4)
+    added.columns[0], residual[0], added.columns[3:5] = 0, 0, 1
+    alone = add_norm(residual[5:].clone(), added.rows(torch.tensor([5])), 1e-5)
+    for row, column in ((1, 0), (2, 63)):
+        numbers.spoil(residual, (row, column), kind)
+    for row in (3, 4):
+        numbers.spoil(added.tops, (row, 0), kind)
+    rows = add_norm(residual, added, 1e-5)
+    assert not numbers.floats(rows)[0].any()
+    assert not rows.tops[1:5].isfinite().any()
+    assert not residual[1, 0].isfinite()
+    assert not residual[3].isfinite().any()
+    assert same((rows.signed()[5:], rows.tops[5:]), alone)
+    assert rows.signed().ne(-128).all()
 
 
 def test_head_norm_exact() -> None:
@@ -66,3 +109,11 @@ def test_head_norm_exact() -> None:
     out = head_norm_exact(x, weight, 1e-6)
     torch.testing.assert_close(out.double(), definition(x, weight, 1e-6), rtol=1e-5, atol=1e-5)
     assert torch.equal(head_norm_exact(x[1:2, 1:2], weight, 1e-6), out[1:2, 1:2])
+
+
+@pytest.mark.parametrize("width", [2, 64, 256, 1 << 12])
+def test_a_heads_order_does_not_matter(width: int) -> None:
+    """Nothing rounds as the squares are summed: a head in another order has the same bits, in that order."""
+    x, weight, order = torch.randn(3, 2, width), torch.rand(width), torch.randperm(width)
+    expected = head_norm_exact(x, weight, 1e-6)[..., order]
+    assert torch.equal(head_norm_exact(x[..., order], weight[order], 1e-6), expected)

@@ -77,5 +77,27 @@ def test_limits_are_closed_and_bounded() -> None:
         with pytest.raises(ConfigError, match=f"^f: {text.split()[0].decode()}: "):
             parse_toml(text, EngineLimits, "f")
     for text in (b"scheme = 'w4a16'", b"cache_tokens = 100"):
-        with pytest.raises(ConfigError, match=r"mode exact takes|holds less than one context"):
+        with pytest.raises(ConfigError, match=r"mode exact and scheme w8a8 go|holds less than one context"):
             parse_toml(text, EngineLimits, "f")
+
+
+def test_mode_and_scheme_go_together() -> None:
+    """Fast mode takes w8a16 where none is named; w8a8 is exact mode's alone, the others are fast mode's."""
+    assert parse_toml(b"", EngineLimits, "f").scheme == "w8a8"
+    assert parse_toml(b"mode = 'fast'", EngineLimits, "f").scheme == "w8a16"
+    assert EngineLimits(mode="fast") == EngineLimits(mode="fast", scheme="w8a16")
+    for scheme in ("w8a16", "w4a16", "none"):
+        assert EngineLimits(mode="fast", scheme=scheme).scheme == scheme
+        with pytest.raises(
+            ValueError, match="mode exact and scheme w8a8 go together; the others are for mode fast"
+        ):
+            EngineLimits(scheme=scheme)
+    with pytest.raises(ConfigError, match="mode exact and scheme w8a8 go together; the others are for mode fast"):
+        parse_toml(b"mode = 'fast'\nscheme = 'w8a8'", EngineLimits, "f")
+
+
+def test_the_card_of_fast_mode(toy: Path) -> None:
+    """It names the scheme that was taken, and what it computes in."""
+    card = read_card(toy, "toy", EngineLimits(context_tokens=64, mode="fast", dtype="bfloat16"))
+    assert (card.engine["mode"], card.engine["scheme"], card.engine["dtype"]) == ("fast", "w8a16", "bfloat16")
+    assert card.weights_digest == hashlib.sha256((toy.parent / "toy.w8a16" / "package.json").read_bytes()).digest()

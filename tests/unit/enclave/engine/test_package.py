@@ -68,7 +68,8 @@ def test_an_index_from_elsewhere_is_refused(toy: Path, tmp_path: Path) -> None:
     open_model(toy, "w8a8")
     path = tmp_path / "toy.w8a8" / "package.json"
     index = json.loads(path.read_text())
-    for changed in (index | {"format": 99}, index | {"scheme": "none"}, index | {"files": {}}, [], 1):
+    wrong = ({"format": 99}, {"format": 1}, {"scheme": "none"}, {"files": {}})
+    for changed in (*(index | entry for entry in wrong), [], 1):
         path.write_text(json.dumps(changed))
         with pytest.raises(ConfigError, match="not of this version"):
             open_package(tmp_path / "toy.w8a8")
@@ -92,7 +93,7 @@ def test_where_nothing_can_be_written(toy: Path, tmp_path: Path) -> None:
     blocked.write_text("")
     model = open_model(toy, "w8a8", convert_dir=blocked / "below")
     assert model.digest == open_model(toy, "w8a8").digest
-    assert model.arrays["norm"].sum() > 0
+    assert model.arrays["head.rows"].any()
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_perplexity_is_that_of_the_definition() -> None:
         logits = decoder.oracle(tensors, window)[:-1]
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         told += logprobs[np.arange(len(logits)), window[1:]].tolist()
-    found = Subject(decoder.model(tensors, "none"), "fast", torch.float32).quality(ids)
+    found = Subject(decoder.model(tensors, "none"), torch.float32).quality(ids)
     assert found.perplexity == pytest.approx(np.exp(-np.mean(told)), rel=1e-4)
     assert len(found.likeliest) == len(told)
 
@@ -31,7 +31,7 @@ def test_agreement() -> None:
 
 
 def test_compare() -> None:
-    """Eight bits stay near float32 and are a quarter of the bytes; each batch has a speed."""
+    """Eight bits stay near float32 and are about a quarter of the bytes, four fewer; each batch has a speed."""
     tensors = decoder.tensors()
     models = {scheme: decoder.model(tensors, scheme) for scheme in ("w8a8", "w8a16", "w4a16")}
     ids = list(range(decoder.VOCABULARY)) * (gguf.CONTEXT // decoder.VOCABULARY + 1)
@@ -39,5 +39,6 @@ def test_compare() -> None:
     assert (reference.scheme, exact.mode, wide.mode) == ("float32", "exact", "fast")
     assert exact.perplexity == pytest.approx(reference.perplexity, rel=0.1)
     assert wide.agreement >= 0.9
-    assert small.weight_bytes < wide.weight_bytes < reference.weight_bytes / 3
+    assert small.perplexity == pytest.approx(reference.perplexity, rel=0.2)
+    assert small.weight_bytes < wide.weight_bytes < exact.weight_bytes < reference.weight_bytes / 2.7
     assert all(each.decode_per_s.keys() == set(BATCHES) for each in (reference, exact, wide, small))

@@ -67,13 +67,16 @@ def test_missing_odd_and_extra_tensors() -> None:
         load(tensors=tensors | {"blk.0.attn_q.bias": tensors["output_norm.weight"]})
 
 
-@pytest.mark.parametrize("name", ["norm", "embedding.rows", "layers.1.down.scales", "layers.0.qkv.rows"])
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16"])
+@pytest.mark.parametrize(
+    "name", ["norm", "embedding.rows", "layers.1.attn_norm", "layers.1.down.scales", "layers.0.qkv.rows"]
+)
 @pytest.mark.parametrize("fault", ["missing", "shape", "dtype"])
-def test_arrays_that_do_not_fit(name: str, fault: str) -> None:
+def test_arrays_that_do_not_fit(scheme: str, name: str, fault: str) -> None:
     """A package whose arrays are not what its metadata says is refused by the array's name."""
-    model = toy.model(toy.tensors(), "w8a8")
+    model = toy.model(toy.tensors(), scheme)
     array = model.arrays.pop(name)
     if fault != "missing":
-        model.arrays[name] = array[:-1] if fault == "shape" else array.astype(np.float16)
+        model.arrays[name] = array[:-1] if fault == "shape" else array.astype(np.int32)
     with pytest.raises(ConfigError, match=rf"toy.gguf: {name.removesuffix('.rows').removesuffix('.scales')}"):
         load_weights(model, torch.float32)
