@@ -8,13 +8,13 @@ PROMPT ?= What is the capital of France? Answer in one sentence.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz conformance lock clean
+.PHONY: help setup demo test test-vllm lint bench fuzz conformance lock clean
 
 help:
 	@echo "make demo [PROMPT=...]  one sealed prompt, end to end, on simulated hardware"
 	@echo "make test               every test"
 	@echo "make setup              build $(VENV); $(BIN)/confide is the command"
-	@echo "make lint | bench | fuzz | conformance | lock | clean"
+	@echo "make test-vllm | lint | bench | fuzz | conformance | lock | clean"
 
 setup: $(VENV)/.ready
 
@@ -64,6 +64,11 @@ demo: export CONFIDE_PROMPT := $(PROMPT)
 
 test: $(VENV)/.ready $(VENV)/.encoder $(VENV)/.triton $(VENV)-openai2/.ready
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Against a real vLLM for CPUs, in an environment of its own that this makes: minutes, and some GB of disk.
+test-vllm: $(VENV)/.ready
+	@test -e build/peers/engine_vllm/.ready || $(BIN)/python -m tests.bench.engine_peers engine_vllm
+	@CONFIDE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .
