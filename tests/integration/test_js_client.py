@@ -4,7 +4,8 @@ import base64
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -13,8 +14,10 @@ from confide.audit import audit, parse_audit_file
 from confide.policy_memory import PolicyMemory
 from confide.relay import Relay
 from confide.transport import Transport
+from confide_attestation.evidence import encode_bundle, parse_bundle
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError
+from confide_protocol.keyset import parse_keyset
 
 from tests.fakes.hostile import Answer, Hostile, hostile_gateway
 from tests.fakes.js import FOLDER, Js, running_js
@@ -187,6 +190,37 @@ def test_a_stale_key_is_replaced_once_for_all(js: Js, lying: tuple[Hostile, Peer
     sent = js("sent")["sent"]
     assert sent.count("GET /evidence") == 2  # one of them when it was opened
     assert len(sent) == 2 + 40
+
+
+def swapped(bundle: bytes) -> bytes:
+    evidence, endorsements = parse_bundle(bundle)
+    own = replace(parse_keyset(evidence.keyset), receipt_ed25519=bytes(32))
+    return encode_bundle(replace(evidence, keyset=own.encoded), endorsements)
+
+
+@pytest.mark.parametrize(
+    ("answer", "failed"),
+    [
+        (lambda peer, nonce: peer.evidence(bytes(32)), ["nonce"]),
+        (lambda peer, nonce: swapped(peer.evidence(nonce)), ["keyset_digest"]),
+    ],
+    ids=["yesterday's", "swapped keyset"],
+)
+def test_nothing_is_sealed_to_tampered_evidence(
+    js: Js, lying: tuple[Hostile, Peer], answer: Callable[[Peer, bytes], bytes], failed: list[str]
+) -> None:
+    """Old evidence and a keyset of the gateway's own are refused before anything is sealed."""
+    hostile, peer = lying
+    honest = hostile.get
+    hostile.get = lambda path, _: Answer(  # type: ignore[method-assign]
+        200, labels.MEDIA_EVIDENCE, [answer(peer, bytes.fromhex(path.partition("=")[2]))]
+    )
+    try:
+        opened = js("open", id="never", url=hostile.url, policy=peer.policy_text, allow=True, now=NOW)
+    finally:
+        hostile.get = honest  # type: ignore[method-assign]
+    assert (opened["error"]["code"], opened["error"]["failed"]) == ("appraisal_rejected", failed)
+    assert js("sent")["sent"] == ["GET /evidence"]
 
 
 def test_evidence_is_renewed_beside_the_calls(js: Js, lying: tuple[Hostile, Peer]) -> None:
