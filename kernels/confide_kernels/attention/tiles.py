@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from confide_kernels.attention.spans import Spans
+from confide_kernels.gpu import block_of
 
 # Rows of a tensor core's smallest product, and of those that fill it.
 FEW: Final = 16
 MANY: Final = 64
 # From so many query rows on, a span's scores are made thrice rather than kept.
 _MANY_QUERIES: Final = 17
+# Programs that keep every multiprocessor of a large GPU at work.
+_ENOUGH: Final = 528
 
 
 class Tiles(NamedTuple):
@@ -59,3 +62,8 @@ def _cut(spans: np.ndarray, group: int, size: int, device: torch.device) -> Tile
     if device.type == "cuda":
         tiles = tiles.pin_memory()
     return Tiles(tiles.to(device, non_blocking=True), size, int(context.max(initial=0)))
+
+
+def split_for(longest: int, tiles: int, least: int) -> int:
+    """Choose how many rows of context go to a program. No choice can be seen in the result."""
+    return max(least, block_of(-(-longest // max(1, _ENOUGH // max(1, tiles)))))

@@ -1,7 +1,7 @@
 """The same for GPUs. Exact: sums and maxima are of integers, so tiles, splits and atomic operations leave no trace.
 
-Few queries of a span (decoding): its context is cut into splits, in three passes over them. Scores are kept from the
-first, with their maximum; the second finds how far weights go, and their sum; the third meets the values.
+Few queries of a span (decoding): its context is cut into splits, in three passes over them. Scores are kept from
+the first, with their maximum; the second finds how far weights go, and their sum; the third meets the values.
 Many queries (reading a prompt): a program does all three for its rows, and makes the scores anew each time.
 """
 
@@ -11,28 +11,30 @@ from torch import Tensor
 
 from confide_kernels.attention import exact
 from confide_kernels.attention.spans import Spans
-from confide_kernels.attention.tiles import Placed, Tiles, place
-from confide_kernels.gpu import (
-    EXACT,
-    MAGNITUDE,
-    NAN_BITS,
-    block_of,
-    divide,
-    kernel,
-    magnitude_bits,
-    ordered_bits,
-    part,
+from confide_kernels.attention.tiles import Placed, Tiles, place, split_for
+from confide_kernels.attention.triton_float import attend
+from confide_kernels.attention.triton_parts import (
+    decode,
+    decode_top,
+    digits_of,
+    join_digits,
+    load_queries,
+    load_tile,
+    load_value_tops,
+    load_values,
+    make_scores,
+    make_weights,
+    reach_of,
 )
+from confide_kernels.gpu import EXACT, block_of, divide, kernel, ordered_bits
 from confide_kernels.quant.naive import Rows
-from confide_kernels.quant.triton import LEAST_BITS, quantise
+from confide_kernels.quant.triton import quantise
 from confide_kernels.rope import Cache
 
-# Programs that keep every multiprocessor of a large GPU at work.
-_ENOUGH = 528
 _BELOW = tl.constexpr(-(2**31))
-_STEP, _OCTAVE = tl.constexpr(exact.STEPS - 1), tl.constexpr(exact.STEPS.bit_length() - 1)
-_SPARE, _LAST = tl.constexpr(exact.SPARE), tl.constexpr(float(exact.LAST))
 _MOST, _UNIT = tl.constexpr(exact.MOST.item()), tl.constexpr(exact.UNIT.item())
+
+__all__ = ["attend", "attend_int8"]
 
 
 def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, split: int | None = None) -> Rows:
@@ -53,14 +55,11 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, 
             out,
             **_shape(q, cache, spans.many, 64),
             num_warps=8,
+            # Triton 3.6 fails to pipeline products that are not added up.
+            num_stages=1,
             **EXACT,
         )
     return quantise(out)
-
-
-def split_for(longest: int, tiles: int, least: int) -> int:
-    """Choose how many rows of context go to a program. No choice can be seen in the result."""
-    return max(least, block_of(-(-longest // max(1, _ENOUGH // max(1, tiles)))))
 
 
 def _attend_few(
@@ -111,98 +110,6 @@ def _shape(q: Tensor, cache: Cache, tiles: Tiles, block: int) -> dict[str, int]:
     }
 
 
-@part
-def _tile(
-    numbers: tl.tensor, heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Return a program's places among [n, heads], which of them it has, what each sees, and where that begins."""
-    at = numbers + tl.program_id(0) * 4
-    start, count, seen, where = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    group: tl.constexpr = heads // kv_heads
-    m = tl.arange(0, size)
-    places = (start + m // group) * heads + tl.program_id(1) * group + m % group
-    return places, m // group < count, seen + m // group, seen + count - 1, where
-
-
-@part
-def _queries(q: tl.tensor, places: tl.tensor, own: tl.tensor, width: tl.constexpr, wide: tl.constexpr) -> tl.tensor:
-    j = tl.arange(0, wide)
-    return tl.load(q + places[:, None] * width + j[None, :], own[:, None] & (j < width)[None, :], 0)
-
-
-@part
-def _scores(
-    query: tl.tensor,
-    sharp: tl.tensor,
-    kept: tl.tensor,
-    kept_tops: tl.tensor,
-    row: tl.tensor,
-    seen: tl.tensor,
-    cache_rows: tl.tensor,
-    kv_heads: tl.constexpr,
-    width: tl.constexpr,
-    wide: tl.constexpr,
-) -> tl.tensor:
-    head, j = tl.program_id(1), tl.arange(0, wide)
-    at = (row[:, None] * kv_heads + head) * width + j[None, :]
-    keys = tl.load(kept + at, seen[:, None] & (j < width)[None, :], 0)
-    products = tl.dot(query, tl.trans(keys), out_dtype=tl.int32).to(tl.float32)
-    return products * tl.load(kept_tops + head * cache_rows + row, seen, 0.0)[None, :] * sharp[:, None]
-
-
-@part
-def _value_tops(
-    kept_tops: tl.tensor, row: tl.tensor, seen: tl.tensor, cache_rows: tl.tensor, kv_heads: tl.constexpr
-) -> tl.tensor:
-    return tl.load(kept_tops + (kv_heads + tl.program_id(1)) * cache_rows + row, seen, 0.0)[None, :]
-
-
-@part
-def _values(
-    kept: tl.tensor,
-    row: tl.tensor,
-    seen: tl.tensor,
-    cache_rows: tl.tensor,
-    kv_heads: tl.constexpr,
-    width: tl.constexpr,
-    wide: tl.constexpr,
-) -> tl.tensor:
-    j = tl.arange(0, wide)
-    at = ((cache_rows + row)[:, None] * kv_heads + tl.program_id(1)) * width + j[None, :]
-    return tl.load(kept + at, seen[:, None] & (j < width)[None, :], 0)
-
-
-@part
-def _weights(
-    scores: tl.tensor, greatest: tl.tensor, shown: tl.tensor, table: tl.tensor
-) -> tuple[tl.tensor, tl.tensor]:
-    """Return what each score weighs, int32, and which scores are not numbers."""
-    distance = greatest[:, None] - scores
-    odd = shown & ((distance >= 0) == 0)
-    steps = tl.where(distance >= 0, tl.minimum(distance, _LAST), 0.0).to(tl.int32)
-    weights = tl.load(table + (steps & _STEP)) >> ((steps >> _OCTAVE) + _SPARE)
-    return tl.where(shown, weights, 0), odd
-
-
-@part
-def _reach(scaled: tl.tensor, odd: tl.tensor) -> tl.tensor:
-    """Return the bits of each row's greatest weighted top; NaN's where a score was none."""
-    bits = tl.where(odd, NAN_BITS, magnitude_bits(scaled))
-    return tl.max(bits, 1)
-
-
-@part
-def _digits(scaled: tl.tensor, per_level: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    levels = scaled * per_level[:, None]
-    whole = tl.where(levels == levels, levels, 0.0).to(tl.int32)
-    return ((whole >> 14) & 127).to(tl.int8), ((whole >> 7) & 127).to(tl.int8), (whole & 127).to(tl.int8)
-
-
-@part
-def _together(high: tl.tensor, middle: tl.tensor, low: tl.tensor) -> tl.tensor:
-    return (high.to(tl.int64) * 128 + middle.to(tl.int64)) * 128 + low.to(tl.int64)
-
-
 @kernel
 def _score(
     q: tl.tensor,
@@ -224,15 +131,15 @@ def _score(
     wide: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = _tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        query, sharpness = _queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
+        query, sharpness = load_queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
         most = tl.full([size], _BELOW, tl.int32)
         for step in range(0, split, block):
             t = begin + step + tl.arange(0, block)
             row = tl.load(rows + where + t, t < last, 0)
-            made = _scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
+            made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             tl.store(scores + places[:, None] * length + t[None, :], made, shown)
             most = tl.maximum(most, tl.max(tl.where(shown, ordered_bits(made), _BELOW), 1))
@@ -262,20 +169,20 @@ def _weigh(
     wide: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = _tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        most = _decoded(tl.load(greatest + places, own, 0))
+        most = decode(tl.load(greatest + places, own, 0))
         reach, total = tl.zeros([size], tl.int32), tl.zeros([size], tl.int64)
         for step in range(0, split, block):
             t = begin + step + tl.arange(0, block)
             row = tl.load(rows + where + t, t < last, 0)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
-            weights, odd = _weights(made, most, shown, table)
+            weights, odd = make_weights(made, most, shown, table)
             total += tl.sum(weights.to(tl.int64), 1)
-            scaled = weights.to(tl.float32) * _value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
-            reach = tl.maximum(reach, _reach(tl.where(shown, scaled, 0.0), odd))
+            scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
+            reach = tl.maximum(reach, reach_of(tl.where(shown, scaled, 0.0), odd))
         tl.atomic_max(tops + places, reach, own)
         tl.atomic_add(totals + places, total, own)
 
@@ -303,11 +210,11 @@ def _sum(
     wide: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = _tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        most = _decoded(tl.load(greatest + places, own, 0))
-        per_level = divide(_MOST, _top(tl.load(tops + places, own, 0)))
+        most = decode(tl.load(greatest + places, own, 0))
+        per_level = divide(_MOST, decode_top(tl.load(tops + places, own, 0)))
         high, middle = tl.zeros([size, wide], tl.int32), tl.zeros([size, wide], tl.int32)
         low = tl.zeros([size, wide], tl.int32)
         for step in range(0, split, block):
@@ -315,26 +222,16 @@ def _sum(
             row = tl.load(rows + where + t, t < last, 0)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
-            weights, _ = _weights(made, most, shown, table)
-            scaled = weights.to(tl.float32) * _value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
-            a, b, c = _digits(tl.where(shown, scaled, 0.0), per_level)
-            values = _values(kept, row, t < last, cache_rows, kv_heads, width, wide)
+            weights, _ = make_weights(made, most, shown, table)
+            scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
+            a, b, c = digits_of(tl.where(shown, scaled, 0.0), per_level)
+            values = load_values(kept, row, t < last, cache_rows, kv_heads, width, wide)
             high = tl.dot(a, values, high, out_dtype=tl.int32)
             middle = tl.dot(b, values, middle, out_dtype=tl.int32)
             low = tl.dot(c, values, low, out_dtype=tl.int32)
         j = tl.arange(0, wide)
         at = sums + places[:, None] * width + j[None, :]
-        tl.atomic_add(at, _together(high, middle, low), own[:, None] & (j < width)[None, :])
-
-
-@part
-def _decoded(bits: tl.tensor) -> tl.tensor:
-    return (bits ^ ((bits >> 31) & MAGNITUDE)).to(tl.float32, bitcast=True)
-
-
-@part
-def _top(bits: tl.tensor) -> tl.tensor:
-    return tl.maximum(bits, LEAST_BITS).to(tl.float32, bitcast=True)
+        tl.atomic_add(at, join_digits(high, middle, low), own[:, None] & (j < width)[None, :])
 
 
 @kernel
@@ -350,9 +247,9 @@ def _join(
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _, _, _ = _tile(numbers, heads, kv_heads, size)
+    places, own, _, _, _ = load_tile(numbers, heads, kv_heads, size)
     unit = (
-        _top(tl.load(tops + places, own, 0)).to(tl.float64)
+        decode_top(tl.load(tops + places, own, 0)).to(tl.float64)
         * _UNIT
         / tl.load(totals + places, own, 1).to(tl.float64)
     )
@@ -379,41 +276,41 @@ def _attend_many(
     wide: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = _tile(numbers, heads, kv_heads, size)
-    query, sharpness = _queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
+    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    query, sharpness = load_queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
     bits = tl.full([size], _BELOW, tl.int32)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
         row = tl.load(rows + where + t, t < last, 0)
-        made = _scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
+        made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
         bits = tl.maximum(bits, tl.max(tl.where(t[None, :] < sees[:, None], ordered_bits(made), _BELOW), 1))
-    most = _decoded(bits)
+    most = decode(bits)
     reach, total = tl.zeros([size], tl.int32), tl.zeros([size], tl.int64)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
         row = tl.load(rows + where + t, t < last, 0)
         shown = own[:, None] & (t[None, :] < sees[:, None])
-        made = _scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
-        weights, odd = _weights(made, most, shown, table)
+        made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
+        weights, odd = make_weights(made, most, shown, table)
         total += tl.sum(weights.to(tl.int64), 1)
-        scaled = weights.to(tl.float32) * _value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
-        reach = tl.maximum(reach, _reach(tl.where(shown, scaled, 0.0), odd))
-    per_level = divide(_MOST, _top(reach))
+        scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
+        reach = tl.maximum(reach, reach_of(tl.where(shown, scaled, 0.0), odd))
+    per_level = divide(_MOST, decode_top(reach))
     high, middle = tl.zeros([size, wide], tl.int32), tl.zeros([size, wide], tl.int32)
     low = tl.zeros([size, wide], tl.int32)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
         row = tl.load(rows + where + t, t < last, 0)
         shown = own[:, None] & (t[None, :] < sees[:, None])
-        made = _scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
-        weights, _ = _weights(made, most, shown, table)
-        scaled = weights.to(tl.float32) * _value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
-        a, b, c = _digits(tl.where(shown, scaled, 0.0), per_level)
-        values = _values(kept, row, t < last, cache_rows, kv_heads, width, wide)
+        made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
+        weights, _ = make_weights(made, most, shown, table)
+        scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
+        a, b, c = digits_of(tl.where(shown, scaled, 0.0), per_level)
+        values = load_values(kept, row, t < last, cache_rows, kv_heads, width, wide)
         high = tl.dot(a, values, high, out_dtype=tl.int32)
         middle = tl.dot(b, values, middle, out_dtype=tl.int32)
         low = tl.dot(c, values, low, out_dtype=tl.int32)
-    unit = _top(reach).to(tl.float64) * _UNIT / tl.where(own, total, 1).to(tl.float64)
+    unit = decode_top(reach).to(tl.float64) * _UNIT / tl.where(own, total, 1).to(tl.float64)
     j = tl.arange(0, wide)
     at, shown = places[:, None] * width + j[None, :], own[:, None] & (j < width)[None, :]
-    tl.store(out + at, (_together(high, middle, low).to(tl.float64) * unit[:, None]).to(tl.float32), shown)
+    tl.store(out + at, (join_digits(high, middle, low).to(tl.float64) * unit[:, None]).to(tl.float32), shown)
