@@ -20,7 +20,9 @@ export function fromUtf8(data: Uint8Array): string {
 
 /** Encode text whose characters are all below U+0100. */
 export function latin1(text: string): Bytes {
-  return Uint8Array.from(text, (each) => each.charCodeAt(0));
+  const data = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) data[at] = text.charCodeAt(at);
+  return data;
 }
 
 export function fromLatin1(data: Uint8Array): string {
@@ -30,6 +32,11 @@ export function fromLatin1(data: Uint8Array): string {
 }
 
 export function concat(...parts: Uint8Array[]): Bytes {
+  return join(parts);
+}
+
+/** Concatenate any number of parts. */
+export function join(parts: readonly Uint8Array[]): Bytes {
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -2,7 +2,7 @@
 
 import { AnswerText, mediaType } from "./answer.js";
 import { ResponseDecoder, type Event, type Fields } from "./bhttp.js";
-import { concat, EMPTY, fromBase64url, hex, type Bytes } from "./bytes.js";
+import { EMPTY, fromBase64url, hex, join, type Bytes } from "./bytes.js";
 import { EngineError, Malformed, ReceiptInvalid, RelayRefused, TooLarge } from "./errors.js";
 import { sha256 } from "./hash.js";
 import { FIELD_RECEIPT, MEDIA_REQUEST, MEDIA_RESPONSE, PATH_OHTTP } from "./labels.js";
@@ -121,7 +121,7 @@ export class Exchange {
     if (head === undefined || !this.#ended) throw new Malformed("the sealed message has no end");
     if (this.#splitter.finish()) throw new Malformed("the stream ends within an event");
     if (!this.streamed) {
-      const body = concat(...this.#parts);
+      const body = join(this.#parts);
       this.#parts = body.length ? [body] : [];
       this.#withheld = this.#parts.length;
       this.#transcript.chunk(body);

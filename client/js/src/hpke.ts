@@ -62,14 +62,12 @@ export class AeadSequence {
     return new Uint8Array(await crypto.subtle.encrypt(parameters, await this.#key, plaintext));
   }
 
-  /** Open the next message; the sequence stays where it was if that throws DecryptionFailed. */
+  /** Open the next message; several may be under way. After a DecryptionFailed the sequence is spent. */
   async open(aad: Bytes, ciphertext: Bytes): Promise<Bytes> {
-    const parameters = this.#parameters(this.#count, aad);
+    const parameters = this.#parameters(this.#count++, aad);
     const key = await this.#key;
     try {
-      const plaintext = new Uint8Array(await crypto.subtle.decrypt(parameters, key, ciphertext));
-      this.#count++;
-      return plaintext;
+      return new Uint8Array(await crypto.subtle.decrypt(parameters, key, ciphertext));
     } catch {
       throw new DecryptionFailed();
     }

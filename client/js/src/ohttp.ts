@@ -4,7 +4,7 @@
  * The last chunk has length 0, the AAD "final", and runs to the end of the stream, so a cut stream never looks whole.
  */
 
-import { concat, EMPTY, isZero, uintBe, type Bytes } from "./bytes.js";
+import { concat, EMPTY, isZero, join, uintBe, type Bytes } from "./bytes.js";
 import { LocalStateError, Malformed, Truncated } from "./errors.js";
 import { hkdfExpand, hkdfExtract } from "./hkdf.js";
 import { AeadSequence, encodeSuite, keyBytes, NONCE_BYTES, setupBaseSender, TAG_BYTES } from "./hpke.js";
@@ -64,7 +64,7 @@ export class RequestSealer {
       at += CHUNK_PLAINTEXT_BYTES;
     }
     if (final) out.push(Uint8Array.of(0), await sealer.seal(FINAL_AAD, plaintext.slice(at)));
-    return concat(...out);
+    return join(out);
   }
 
   responseOpener(): ResponseOpener {
@@ -105,9 +105,12 @@ export class ResponseOpener {
     this.#buffer = this.#buffer.length ? concat(this.#buffer, data) : data.slice();
     this.#opener ??= this.#takeNonce();
     if (this.#opener !== undefined) {
-      for (let sealed = this.#nextChunk(); sealed !== undefined; sealed = this.#nextChunk()) {
-        yield await this.#opener.open(EMPTY, sealed);
-      }
+      // WebCrypto works beside this thread: chunks that came together are opened together, and told in order.
+      const { chunks, fault } = this.#wholeChunks();
+      const opening = chunks.map((sealed) => this.#opener!.open(EMPTY, sealed));
+      for (const each of opening) each.catch(() => {}); // the first that fails is told below
+      for (const each of opening) yield await each;
+      if (fault !== undefined) throw fault;
     }
     this.#usable = true;
   }
@@ -130,6 +133,17 @@ export class ResponseOpener {
     const nonce = this.#take(size);
     if (isZero(nonce)) throw new Malformed("the response nonce is all zero");
     return new AeadSequence(...responseKeys(this.#aead, this.#secret, this.#enc, nonce));
+  }
+
+  /** Take what is whole; what is wrong behind it counts only once that has opened. */
+  #wholeChunks(): { chunks: Bytes[]; fault?: unknown } {
+    const chunks: Bytes[] = [];
+    try {
+      for (let sealed = this.#nextChunk(); sealed !== undefined; sealed = this.#nextChunk()) chunks.push(sealed);
+      return { chunks };
+    } catch (fault) {
+      return { chunks, fault };
+    }
   }
 
   #nextChunk(): Bytes | undefined {

@@ -1,7 +1,7 @@
 /** The way to an enclave: fetch its evidence through the gateway, verify once for all callers, renew in time. */
 
 import type { Fields } from "./bhttp.js";
-import { concat, equal, hex, type Bytes } from "./bytes.js";
+import { equal, hex, join, type Bytes } from "./bytes.js";
 import { ConfideError, ConfigError, LocalStateError, PolicyError, RelayRefused, RelayUnreachable, TooLarge } from "./errors.js";
 import { MAX_BUNDLE_BYTES } from "./evidence.js";
 import type { Exchange, Receipt } from "./exchange.js";
@@ -172,7 +172,7 @@ export class Relay {
       if (fault instanceof ConfideError) throw fault;
       throw new RelayUnreachable(`the gateway gave no evidence (${faultName(fault)})`);
     }
-    return concat(...parts);
+    return join(parts);
   }
 
   /** Take a request that would go to `url`. Throws LocalStateError for one that would leave unsealed, TooLarge. */

@@ -121,6 +121,9 @@ test("events: whole ones, without filler, cut anywhere", () => {
   const cut = new EventSplitter();
   cut.push(utf8("data: x\n"));
   assert.equal(cut.finish(), true);
+  const crumbs = new EventSplitter();
+  for (let at = 0; at < 200_000; at++) assert.deepEqual(crumbs.push(utf8("x")), []);
+  assert.equal(crumbs.push(utf8("\n\n"))[0].length, 200_002);
   const huge = new EventSplitter();
   assert.throws(() => huge.push(new Uint8Array((4 << 20) + 1)), { code: "too_large" });
 });
