@@ -142,8 +142,8 @@ def _receipts(app: "ProxyApp") -> str:
     for receipt in app.receipts:
         claims = receipt.as_dict()
         tokens = f"{claims['prompt_tokens']} in, {claims['completion_tokens']} out"
-        cells = (claims["issued_text"], claims["model"], f"{claims['outcome']}, {claims['status']}", tokens)
-        cells = (*cells, claims["sealed_request_sha256"][:16] + "…")
+        outcome, digest = f"{claims['outcome']}, {claims['status']}", claims["sealed_request_sha256"][:16] + "…"
+        cells = (claims["issued_text"], claims["model"], outcome, tokens, digest)
         rows.append("<tr>" + "".join(f"<td>{_text(str(cell))}</td>" for cell in cells) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
