@@ -38,16 +38,21 @@ def sample(
     min_ps: Tensor,
     uniforms: Tensor,
     chunk: int = _CHUNK,
+    cuts: bool | None = None,
+    nucleus: bool | None = None,
 ) -> Tensor:
-    """As the definition, for up to 2^18 tokens. Settings may lie on the CPU: then passes that no row asks for are
-    left out, and nothing waits for the GPU.
+    """As the definition, for up to 2^18 tokens. Nothing waits for the GPU.
+
+    cuts, nucleus: whether any row has a top_k or a top_p; where not said, it is seen if the settings lie on the CPU.
     """
     n, vocabulary = logits.shape
     if vocabulary > _IDS.value:
         raise ValueError(f"a vocabulary of more than {_IDS.value} tokens")
     logits, device = logits.contiguous(), logits.device
-    cuts = bool((top_ks > 0).any()) if top_ks.is_cpu else True
-    nucleus = bool((top_ps < 1).any()) if top_ps.is_cpu else True
+    if cuts is None:
+        cuts = not top_ks.is_cpu or bool((top_ks > 0).any())
+    if nucleus is None:
+        nucleus = not top_ps.is_cpu or bool((top_ps < 1).any())
     temperatures, top_ks, top_ps, min_ps, uniforms = (
         each.to(device, non_blocking=True) for each in (temperatures, top_ks, top_ps, min_ps, uniforms)
     )

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.kernels.triton.shared import require_triton
 
 require_triton()
+pytest.importorskip("cryptography", reason="cryptography is not installed")
 ROOT = Path(__file__).resolve().parents[4]
 
 
