@@ -22,11 +22,10 @@ class Cors:
         return [(b"vary", b"origin"), (b"access-control-allow-origin", origin)]
 
     def preflight(self, origin: bytes | None) -> Fields | None:
-        """Return the fields of a 204 to a preflight, or None where the origin is not on the list."""
+        """Return what a 204 to a preflight carries besides, or None where the origin is not on the list."""
         if origin is None or origin not in self._origins:
             return None
         return [
-            *self.fields(origin),
             (b"access-control-allow-methods", METHODS),
             (b"access-control-allow-headers", HEADERS),
             (b"access-control-max-age", str(MAX_AGE_S).encode()),

@@ -150,6 +150,7 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         reply.status = int(head[0].split(" ")[1])
         reply.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        assert len(reply.headers) == len(head) - 3, "a field came twice, which browsers refuse"
         if reply.headers.get("transfer-encoding") == "chunked":
             while size := int(await reader.readline(), 16):
                 reply.body += (await reader.readexactly(size + 2))[:-2]

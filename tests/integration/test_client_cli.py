@@ -122,4 +122,5 @@ def test_a_wrong_key_is_one_line(stack: Stack, there: list[str], tmp_path: Path)
     (tmp_path / "wrong").write_text("confide-wrong")
     result = run("verify", stack.url, *there[:3], "--api-key-file", str(tmp_path / "wrong"))
     assert result.exit_code == 1
-    assert result.stderr.strip() == "confide verify: the gateway answered 401 in clear, unauthenticated"
+    told = "the gateway does not know this API key; check api_key, or CONFIDE_API_KEY for commands"
+    assert result.stderr.strip() == f"confide verify: the gateway answered 401 in clear, unauthenticated: {told}"

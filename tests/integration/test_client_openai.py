@@ -136,7 +136,7 @@ def test_structured_output(client: confide.OpenAI) -> None:
     """A schema through openai's own helper, a pattern through the extra body."""
     schema = {
         "type": "object",
-        "properties": {"city": {"enum": ["Paris", "Rome"]}, "population": {"type": "integer"}},
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "population": {"type": "integer", "maximum": 99}},
         "required": ["city", "population"],
         "additionalProperties": False,
     }
