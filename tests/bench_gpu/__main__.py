@@ -67,8 +67,8 @@ def facts() -> list[str]:
 
     free, total = torch.cuda.mem_get_info()
     return [
-        f"{torch.cuda.get_device_name()}, {total / 2**30:.0f} GiB ({free / 2**30:.0f} free); torch {torch.__version__}, "
-        f"triton {triton.__version__}, CUDA {torch.version.cuda}"
+        f"{torch.cuda.get_device_name()}, {total / 2**30:.0f} GiB ({free / 2**30:.0f} free); "
+        f"torch {torch.__version__}, triton {triton.__version__}, CUDA {torch.version.cuda}"
     ]
 
 

@@ -43,7 +43,7 @@ def sample(
 ) -> Tensor:
     """As the definition, for up to 2^18 tokens. Nothing waits for the GPU.
 
-    cuts, nucleus: whether any row has a top_k or a top_p; where not said, it is seen if the settings lie on the CPU.
+    cuts, nucleus: whether any row has a top_k or a top_p; where not said, seen from settings that lie on the CPU.
     """
     n, vocabulary = logits.shape
     if vocabulary > _IDS.value:
