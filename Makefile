@@ -8,13 +8,13 @@ PROMPT ?= What is the capital of France? Answer in one sentence.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm lint bench fuzz conformance lock clean
+.PHONY: help setup demo test test-vllm test-js lint bench fuzz conformance lock clean
 
 help:
 	@echo "make demo [PROMPT=...]  one sealed prompt, end to end, on simulated hardware"
 	@echo "make test               every test"
 	@echo "make setup              build $(VENV); $(BIN)/confide is the command"
-	@echo "make test-vllm | lint | bench | fuzz | conformance | lock | clean"
+	@echo "make test-vllm | test-js | lint | bench | fuzz | conformance | lock | clean"
 
 setup: $(VENV)/.ready
 
@@ -70,6 +70,12 @@ test-vllm: $(VENV)/.ready
 	@test -e build/peers/engine_vllm/.ready || $(BIN)/python -m tests.bench.engine_peers engine_vllm
 	@CONFIDE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm $(PYTEST_ARGS)
 
+# The TypeScript client, with Node 20.19 or newer; its page with Chromium, where there is one.
+test-js: $(VENV)/.ready
+	@command -v npm >/dev/null || { echo "test-js: 'npm' is not on PATH; install Node 20.19 or newer" >&2; exit 2; }
+	@cd client/js && npm ci --ignore-scripts --no-fund --no-audit && npm run build && npm test
+	@$(BIN)/python -m pytest tests/integration/test_js_client.py tests/integration/test_js_verdicts.py $(PYTEST_ARGS)
+
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -106,4 +112,4 @@ lock:
 	$(UV_COMPILE_GROUP) --group fuzz -o $(LOCKS)/fuzz.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-openai2 build dist
+	rm -rf $(VENV) $(VENV)-openai2 build dist client/js/node_modules client/js/dist client/js/page/dist
