@@ -47,7 +47,7 @@ def hostile(running: Hostile) -> Hostile:
 
 @pytest.fixture
 def client(stack: Stack, hostile: Hostile) -> confide.OpenAI:
-    return stack.openai(base_url=hostile.url)
+    return stack.openai(base_url=hostile.url, limits=confide.Limits(recover_s=0.2))
 
 
 def fault_of(call: Callable[[], Any]) -> Exception | None:
