@@ -41,7 +41,8 @@ def sample(
     cuts: bool | None = None,
     nucleus: bool | None = None,
 ) -> Tensor:
-    """As the definition, for up to 2^18 tokens. Nothing waits for the GPU.
+    """As the definition, for up to 2^18 tokens. Nothing waits for the GPU: a row of which nothing can be drawn, for
+    all its logits are -inf or one is inf or not a number, gives -1.
 
     cuts, nucleus: whether any row has a top_k or a top_p; where not said, seen from settings that lie on the CPU.
     """
@@ -94,7 +95,9 @@ def _narrow(
     weighs: bool,
 ) -> None:
     for done in range(_PASSES):
-        _narrow_once[grid](*common, states, bins, grid[0], done=done, weighs=weighs, chunk=chunk, **EXACT)
+        _narrow_once[grid](
+            *common, states, bins, grid[0], done=done, weighs=weighs, chunk=chunk, num_warps=8, **EXACT
+        )
     _settle[grid[:1]](states, bins, floors, grid[0], done=_PASSES, **EXACT)
 
 
@@ -108,6 +111,8 @@ def _load(
     row = tl.load(logits + tl.program_id(0).to(tl.int64) * vocabulary + ids, own, float("-inf")).to(tl.float32)
     # Zeros are equal, whatever their signs.
     row = tl.where(row == 0, 0.0, row)
+    # What is not a number comes above all, so that it shows.
+    row = tl.where(row == row, row, float("nan"))
     places = (ordered_bits(row).to(tl.int64) + _SIGN) * _IDS + (_IDS - 1 - ids)
     return row, tl.where(own, places, -1)
 
@@ -241,8 +246,8 @@ def _narrow_once(
         amounts = tl.where(shares, amounts, 0)
         own_digit = (places >> shift) & (_DIGITS - 1)
         mine = bins + (done * rows + i) * _DIGITS
-        for first in tl.static_range(0, 32, 8):
-            digit = first + tl.arange(0, 8)
+        for first in tl.static_range(0, 32, 4):
+            digit = first + tl.arange(0, 4)
             same = own_digit[:, None] == digit[None, :]
             tl.atomic_add(mine + digit, tl.sum(tl.where(same, amounts[:, None], 0), 0))
 
@@ -299,4 +304,5 @@ def _draw(
     weights = _weigh(row, places, temperatures, min_ps, best, floors, table)
     within = tl.sum(tl.where(before + tl.cumsum(weights, 0) <= target, 1, 0), 0)
     greedy = _IDS - 1 - tl.load(best + i) % _IDS
-    tl.store(ids + i, tl.where(tl.load(temperatures + i) == 0, greedy, chosen * chunk + within))
+    drawn = tl.where(tl.load(temperatures + i) == 0, greedy, chosen * chunk + within)
+    tl.store(ids + i, tl.where(total > 0, drawn, -1))

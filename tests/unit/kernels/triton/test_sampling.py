@@ -85,6 +85,18 @@ def test_logits_of_16_bits(dtype: torch.dtype) -> None:
     draw((torch.randn(3, SIZE) * 3).to(dtype), settings)
 
 
+def test_rows_of_which_nothing_can_be_drawn() -> None:
+    """They say so, and their neighbour is drawn as ever."""
+    logits = torch.randn(4, SIZE)
+    logits[0], logits[1, 7], logits[2, 7] = -math.inf, torch.tensor(math.nan).copysign(torch.tensor(-1.0)), math.inf
+    one = torch.ones(4, dtype=torch.float64)
+    for temperature in (one, one * 0):
+        settings = temperature, one.long() * 9, one / 2, one / 100, one / 2
+        expected = naive.sample(logits[3:], *(each[3:] for each in settings)).tolist()
+        assert gpu.sample(on_device(logits), *settings).tolist()[:3] == [-1, -1, -1]
+        assert gpu.sample(on_device(logits), *settings).tolist()[3:] == expected
+
+
 def test_a_vocabulary_too_large_is_refused() -> None:
     one = torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match="vocabulary of more than"):
