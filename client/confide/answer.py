@@ -119,8 +119,10 @@ def _text(value: object) -> str:
 
 def _parse(data: bytes) -> Any:  # noqa: ANN401
     try:
-        tree = json.loads(data)
-        json.dumps(tree, ensure_ascii=False).encode()  # no lone surrogates
+        text = data.decode()
+        tree = json.loads(text)
+        if "\\u" in text:
+            json.dumps(tree, ensure_ascii=False).encode()  # an escape may be a lone surrogate
     except (ValueError, RecursionError):
         raise Malformed("the answer is not JSON") from None
     return tree
