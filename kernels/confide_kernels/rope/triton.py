@@ -80,6 +80,15 @@ def _floats(
 
 
 @part
+def _weights(
+    q_norm: tl.tensor, k_norm: tl.tensor, at: tl.tensor, is_query: tl.tensor, width: tl.constexpr
+) -> tl.tensor:
+    """Return each head's weights. Where queries or keys have none, what is read in their place is not used."""
+    of_queries, of_keys = tl.load(q_norm + at, at < width, 0.0), tl.load(k_norm + at, at < width, 0.0)
+    return tl.where(is_query[:, None], of_queries[None, :], of_keys[None, :])
+
+
+@part
 def _normed(x: tl.tensor, per_unit: tl.tensor, scale: tl.tensor, weight: tl.tensor) -> tl.tensor:
     levels = (x.to(tl.float64) * per_unit + ROUND_WIDE) - ROUND_WIDE
     return (levels * scale * weight.to(tl.float64)).to(tl.float32)
@@ -135,18 +144,13 @@ def _rotate_store(
         least = per_unit * floor
         by = 1.0 / tl.sqrt(tl.sum(whole * whole, 1) + least * least) * unit
         per_unit, by = per_unit[:, None], by[:, None]
-        if norms_q:
-            weight = tl.load(q_norm + j, j < width, 0.0)[None, :]
-            other = tl.load(q_norm + partner, j < width, 0.0)[None, :]
-            chosen = is_query[:, None] & own
-            x = tl.where(chosen, _normed(x, per_unit, by, weight), x)
-            y = tl.where(chosen, _normed(y, per_unit, by, other), y)
-        if norms_k:
-            weight = tl.load(k_norm + j, j < width, 0.0)[None, :]
-            other = tl.load(k_norm + partner, j < width, 0.0)[None, :]
-            chosen = ((head >= queries) & (head < queries + kv_heads))[:, None] & own
-            x = tl.where(chosen, _normed(x, per_unit, by, weight), x)
-            y = tl.where(chosen, _normed(y, per_unit, by, other), y)
+        first: tl.constexpr = 0 if norms_q else queries
+        last: tl.constexpr = queries + kv_heads if norms_k else queries
+        chosen = ((head >= first) & (head < last))[:, None] & own
+        weight = _weights(q_norm, k_norm, j, is_query, width)
+        other = _weights(q_norm, k_norm, partner, is_query, width)
+        x = tl.where(chosen, _normed(x, per_unit, by, weight), x)
+        y = tl.where(chosen, _normed(y, per_unit, by, other), y)
 
     turn = turns + position * 2 * width + j
     cos, sin = tl.load(turn, j < width, 0.0)[None, :], tl.load(turn + width, j < width, 0.0)[None, :]

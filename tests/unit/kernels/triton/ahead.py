@@ -16,9 +16,9 @@ from triton.runtime.jit import JITFunction
 
 from tests.unit.kernels.triton import launches
 
-# In exact kernels: what contracts, approximates or flushes. In others: nothing.
+# What contracts, or may be contracted later, approximates or flushes.
 INEXACT = re.compile(
-    r"\b(?:fma\.rn\.f\d+|mad\.f\d+|\w+\.approx\S*|div\.full\S*|\w+(?:\.\w+)*\.ftz\S*|ex2\S*|lg2\S*)"
+    r"\b(?:fma\.rn\.f\d+|mad\.f\d+|(?:mul|add|sub)\.f\d+|\w+\.approx\S*|div\.full\S*|\w+(?:\.\w+)*\.ftz\S*|ex2\S*|lg2\S*)"
 )
 TYPES = {
     torch.int8: "*i8",

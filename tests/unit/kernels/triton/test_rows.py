@@ -123,13 +123,13 @@ def test_silu_mul(dtype: torch.dtype, tolerance: float) -> None:
 HEADS = [(1, 1, 2), (3, 1, 10), (9, 3, 64), (4, 2, 128)]
 
 
-def rotation(queries: int, kv_heads: int, width: int, biased: bool, normed: bool) -> tuple:
+def rotation(queries: int, kv_heads: int, width: int, biased: bool, normed: bool | str) -> tuple:
     n, cache_rows, out = 4, 11, (queries + 2 * kv_heads) * width
     qkv = product(n, out)
     heads = rope.Heads(
         torch.randn(out) if biased else None,
-        torch.rand(width) if normed else None,
-        torch.rand(width) if normed else None,
+        torch.rand(width) if normed in (True, "queries") else None,
+        torch.rand(width) if normed in (True, "keys") else None,
         1e-6,
     )
     cache = rope.Cache(
@@ -152,8 +152,8 @@ def run_both(arguments: tuple) -> tuple:
 
 @pytest.mark.parametrize(("queries", "kv_heads", "width"), HEADS)
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("normed", [True, False])
-def test_rotate_store(queries: int, kv_heads: int, width: int, biased: bool, normed: bool) -> None:
+@pytest.mark.parametrize("normed", [True, False, "queries", "keys"])
+def test_rotate_store(queries: int, kv_heads: int, width: int, biased: bool, normed: bool | str) -> None:
     """Queries and the cache are the definition's; cache rows that are not named stay as they were."""
     run_both(rotation(queries, kv_heads, width, biased, normed))
 
