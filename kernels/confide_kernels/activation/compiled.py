@@ -1,8 +1,9 @@
 """The same in one pass over each row, for processors."""
 
+from functools import cache
+
 import numpy as np
 import torch
-from torch import Tensor
 
 from confide_kernels.activation.naive import silu_table
 from confide_kernels.gemm.naive import Product
@@ -21,13 +22,14 @@ _BIAS, _BELOW, _ONE, _CUT = np.uint32(0x38000000), np.uint32(0xFFF), np.uint32(1
 
 def silu_mul_int8(gate_up: Product) -> Rows:
     columns, tops = gate_up
-    rows = empty_rows(len(columns), columns.shape[1] // 2)
-    _silu_mul(columns.numpy(), tops.numpy(), _table().numpy(), rows.levels.numpy(), rows.tops.numpy())
+    rows, levels, row_tops = empty_rows(columns.shape[0], columns.shape[1] // 2)
+    _silu_mul(columns.numpy(), tops.numpy(), _table(), levels, row_tops)
     return rows
 
 
-def _table() -> Tensor:
-    return silu_table(torch.device("cpu"))
+@cache
+def _table() -> F32:
+    return silu_table(torch.device("cpu")).numpy()
 
 
 @part

@@ -3,6 +3,7 @@
 Here the digits of a weight need not be told apart: in float64, products of 21 bits with 7 add up exactly as well.
 """
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from confide_kernels.attention import exact
 from confide_kernels.attention.spans import Span, Spans
 from confide_kernels.gemm import multiply_int8
-from confide_kernels.jit import F32, F64, I8, I16, I32, I64, U8, kernel, part
+from confide_kernels.jit import F32, F64, I8, I16, I32, I64, U8, empty, kernel, part
 from confide_kernels.quant.compiled import MIDDLE, empty_rows, round_row
 from confide_kernels.quant.naive import LEAST, Rows
 from confide_kernels.rope import Cache
@@ -31,12 +32,12 @@ _HIGH, _MIDDLE, _DIGIT, _BASE = np.int32(14), np.int32(7), np.int32(127), np.flo
 
 def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans) -> Rows:
     n, heads, head_dim = q.shape
-    sharp = torch.mul(q_tops, exact.sharpness(head_dim))
-    out = torch.empty(n, heads * head_dim)
+    sharp = q_tops * exact.sharpness(head_dim)
+    out, floats = empty((n, heads * head_dim), np.float32)
     for span in spans.parts:
         if span.queries >= _MANY:
-            _attend_many(q, sharp, cache, span, out)
-    rows = empty_rows(n, heads * head_dim)
+            _attend_many(q, sharp, cache, span, floats)
+    rows, levels, tops = empty_rows(n, heads * head_dim)
     _attend_few(
         q.numpy(),
         sharp.numpy(),
@@ -45,9 +46,9 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans) -> Rows:
         spans.numbers,
         spans.rows,
         _table(),
-        out.numpy(),
-        rows.levels.numpy(),
-        rows.tops.numpy(),
+        out,
+        levels,
+        tops,
     )
     return rows
 
@@ -72,6 +73,7 @@ def _attend_many(q: Tensor, sharp: Tensor, cache: Cache, span: Span, out: Tensor
             _join_many(sums.numpy(), units.numpy(), head, out[part].numpy())
 
 
+@cache
 def _table() -> I32:
     return exact.table(torch.device("cpu")).numpy()
 

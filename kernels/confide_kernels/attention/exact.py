@@ -104,7 +104,7 @@ def _split(weights: Tensor) -> tuple[Tensor, Tensor]:
 
     weights: [n, heads, length] float32, consumed. Digits: [n, 3, heads, length]; units: [n, heads, 1].
     """
-    tops = weights.amax(-1, keepdim=True).clamp_min_(LEAST)
+    tops = weights.abs().amax(-1, keepdim=True).clamp_min_(LEAST)
     levels = weights.mul_(torch.div(MOST, tops)).to(torch.int32)
     return (levels[:, None] >> _SHIFTS).bitwise_and_(_DIGIT).to(torch.int8), tops.double().mul_(UNIT)
 

@@ -16,7 +16,7 @@ from confide_kernels.quant.naive import Rows
 
 _MIDDLE = 128
 # Smaller ones cost a single row more in the call than packing brings.
-_LARGE = 3 << 18
+_LARGE = 1 << 20
 
 
 def pack_w8a8(weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _pack(weight: Tensor) -> Tensor:
 
 def _multiply(rows: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
     """Return sums times scales, each rounded once, float32. rows: [n, in] uint8."""
-    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+    product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
         rows, 1.0, _MIDDLE, packed, scales, _zeros(len(scales)), None, 1.0, 0, torch.float32, "none", [], ""
     )
     return product

@@ -17,15 +17,15 @@ _NOTHING = Product(torch.empty(0, 0), torch.empty(0, 1))
 def add_rms_norm_int8(residual: Tensor, added: Product | None, epsilon: float) -> Rows:
     n, width = residual.shape
     columns, tops = added or _NOTHING
-    rows = empty_rows(n, width)
+    rows, levels, scales = empty_rows(n, width)
     _add_rms_norm(
         residual.numpy(),
         columns.numpy(),
         tops.numpy(),
         math.sqrt(epsilon * width),
         LEVELS * math.sqrt(width),
-        rows.levels.numpy(),
-        rows.tops.numpy(),
+        levels,
+        scales,
     )
     return rows
 

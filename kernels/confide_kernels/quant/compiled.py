@@ -1,10 +1,9 @@
 """The same in one pass over each row, for processors."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from confide_kernels.jit import F32, I8, ROUND, U8, kernel, part
+from confide_kernels.jit import F32, I8, ROUND, U8, empty, kernel, part
 from confide_kernels.quant.naive import LEAST, LEVELS, Rows
 
 _LEAST_BITS = np.float32(LEAST).view(np.int32)
@@ -15,13 +14,15 @@ MIDDLE, SIGNED = np.int32(128), np.int32(0)
 
 
 def quantise(x: Tensor) -> Rows:
-    rows = empty_rows(*x.shape)
-    _quantise(x.numpy(), rows.levels.numpy(), rows.tops.numpy())
+    rows, levels, tops = empty_rows(*x.shape)
+    _quantise(x.numpy(), levels, tops)
     return rows
 
 
-def empty_rows(n: int, width: int) -> Rows:
-    return Rows(torch.empty(n, width, dtype=torch.uint8), torch.empty(n, 1))
+def empty_rows(n: int, width: int) -> tuple[Rows, U8, F32]:
+    """Return rows to be written, and where."""
+    levels, tops = empty((n, width), np.uint8), empty((n, 1), np.float32)
+    return Rows(levels[1], tops[1]), levels[0], tops[0]
 
 
 @part

@@ -8,6 +8,7 @@ from torch import Tensor
 LEVELS: Final = 127
 # Tensors without dimensions go with any device, and cost a third of a Python number of another type.
 _LEVELS: Final = torch.tensor(float(LEVELS))
+_TOP_BIT: Final = torch.tensor(128, dtype=torch.uint8)
 # Keeps the levels of a row of zeros finite.
 LEAST: Final = 1e-30
 
@@ -24,11 +25,11 @@ class Rows(NamedTuple):
 
     def signed(self) -> Tensor:
         """Return the levels as int8."""
-        return self.levels if self.levels.dtype == torch.int8 else (self.levels ^ 128).view(torch.int8)
+        return self.levels if self.levels.dtype == torch.int8 else (self.levels ^ _TOP_BIT).view(torch.int8)
 
     def unsigned(self) -> Tensor:
         """Return the levels plus 128, as uint8."""
-        return self.levels if self.levels.dtype == torch.uint8 else self.levels.view(torch.uint8) ^ 128
+        return self.levels if self.levels.dtype == torch.uint8 else self.levels.view(torch.uint8) ^ _TOP_BIT
 
 
 def to_levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,15 +3,14 @@
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from confide_kernels.gemm.naive import Product
-from confide_kernels.jit import F32, I8, I64, kernel, part
+from confide_kernels.jit import F32, I8, I64, empty, kernel, part
 from confide_kernels.quant.compiled import SIGNED, round_row
 from confide_kernels.rope.naive import Cache, Heads
 
-_NOTHING = torch.empty(0)
+_NOTHING = np.empty(0, np.float32)
 
 
 def rotate_store(
@@ -19,24 +18,25 @@ def rotate_store(
 ) -> tuple[Tensor, Tensor]:
     n, (_, _, kv_heads, head_dim) = len(qkv.columns), cache.data.shape
     queries = qkv.columns.shape[1] // head_dim - 2 * kv_heads
-    levels, tops = torch.empty(n, queries, head_dim, dtype=torch.int8), torch.empty(n, queries)
-    bias, q_norm, k_norm = (_NOTHING if each is None else each for each in (heads.bias, heads.q_norm, heads.k_norm))
+    levels, tops = empty((n, queries, head_dim), np.int8), empty((n, queries), np.float32)
+    parts = (heads.bias, heads.q_norm, heads.k_norm)
+    bias, q_norm, k_norm = (_NOTHING if each is None else each.numpy() for each in parts)
     _rotate_store(
         qkv.columns.numpy(),
         qkv.tops.numpy(),
-        bias.numpy(),
-        q_norm.numpy(),
-        k_norm.numpy(),
+        bias,
+        q_norm,
+        k_norm,
         math.sqrt(heads.epsilon * head_dim),
         turns.numpy(),
         positions.numpy(),
         rows.numpy(),
         cache.data.numpy(),
         cache.tops.numpy(),
-        levels.numpy(),
-        tops.numpy(),
+        levels[0],
+        tops[0],
     )
-    return levels, tops
+    return levels[1], tops[1]
 
 
 @part
