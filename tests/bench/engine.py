@@ -3,8 +3,8 @@
 Rows `engine.*` are exact mode, `engine.*_fast` fast mode; `evidence` says each side's perplexity, on Alice in
 windows of 512. A peer gets the float32 values of our GGUF file, llama.cpp the file. All get the same threads:
 CONFIDE_BENCH_THREADS, or every core. Tokens are drawn greedily; their times are those at which a caller has them.
-Start-up ends when a prompt would be taken; memory is after a first one, without what is set aside as cache. Peers
-are optional, see engine_peers.py.
+None of ours is guessed ahead, which speculation.py measures. Start-up ends when a prompt would be taken; memory is
+after a first one, without what is set aside as cache. Peers are optional, see engine_peers.py.
 """
 
 import random

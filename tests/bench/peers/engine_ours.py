@@ -21,7 +21,7 @@ loop = asyncio.new_event_loop()
 
 
 async def stream(prompt: Prompt, tokens: int):
-    request = GenerationRequest(prompt["text"], Sampling(0, 1, tokens, seed=0), bytes(32))
+    request = GenerationRequest(prompt["text"], Sampling(0, 1, tokens, seed=0), bytes(32), speculate=False)
     async for delta in engine.generate(request):
         yield delta
 
