@@ -8,13 +8,13 @@ PROMPT ?= What is the capital of France? Answer in one sentence.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm test-js lint bench fuzz conformance lock clean
+.PHONY: help setup demo test test-vllm test-js lint bench bench-gpu fuzz conformance lock clean
 
 help:
 	@echo "make demo [PROMPT=...]  one sealed prompt, end to end, on simulated hardware"
 	@echo "make test               every test"
 	@echo "make setup              build $(VENV); $(BIN)/confide is the command"
-	@echo "make test-vllm | test-js | lint | bench | fuzz | conformance | lock | clean"
+	@echo "make test-vllm | test-js | lint | bench | bench-gpu | fuzz | conformance | lock | clean"
 
 setup: $(VENV)/.ready
 
@@ -86,6 +86,10 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+# On a GPU: every kernel against its definition, and its speed. Without one it says so.
+bench-gpu:
+	@$(PYTHON) -m tests.bench_gpu
 
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/fuzz.lock
