@@ -115,7 +115,7 @@ class Generation(Body):
     min_p: float = Field(default=0.0, ge=0, le=1)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=2)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=2)
     logit_bias: Annotated[tuple[tuple[int, float], ...], BeforeValidator(_biases)] = ()
     seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
     stop: Annotated[tuple[Stop, ...], BeforeValidator(_stops), Field(max_length=MAX_STOPS, strict=False)] = ()

@@ -76,7 +76,7 @@ def read_config(gguf: Gguf) -> DecoderConfig:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        hidden=count("feed_forward_length", 1 << 17),
+        hidden=count("feed_forward_length", 1 << 16),
         vocabulary=len(gguf.strings("tokenizer.ggml.tokens")),
         context_tokens=count("context_length", 1 << 24),
         rope_base=base,

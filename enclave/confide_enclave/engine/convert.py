@@ -120,6 +120,8 @@ def _matrix(name: str, values: F32, scheme: Scheme) -> Iterator[tuple[str, Array
         yield f"{name}.scales", ends
     else:
         levels, scales = _round(values)
+        if not np.isfinite(scales).all():
+            raise ConfigError(name, "quantisation", "needs weights that float32 can hold, times their norm's")
         yield f"{name}.rows", levels.astype(np.int8)
         yield f"{name}.scales", scales.reshape(-1)
 

@@ -59,7 +59,7 @@ def draw(logits: Tensor, rows: Items[Row]) -> list[Drawn | None]:
         for number, row in enumerate(rows):
             if finite[number] and _shifted(row):
                 prepared = _prepare(ready[number], row)
-                finite[number] = bool(prepared.max() > -torch.inf)
+                finite[number] = bool(-torch.inf < prepared.max() < torch.inf)
                 ready[number] = prepared if finite[number] else 0
     ids = sampling.sample(
         ready,

@@ -5,6 +5,7 @@ Layout: 8 bytes little-endian header length, JSON header, data; https://github.c
 
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -70,6 +71,14 @@ def map_arrays(path: Path) -> dict[str, Array]:
         arrays[name] = data[start:end].view(dtype).reshape(shape)
         end_before = end
     return arrays
+
+
+def let_go(arrays: Mapping[str, Array]) -> None:
+    """Give back the memory of mapped arrays, which are read from their file again where they are used."""
+    maps = {id(found): found for array in arrays.values() if (found := getattr(array, "_mmap", None)) is not None}
+    for mapped in maps.values():
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _read_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:

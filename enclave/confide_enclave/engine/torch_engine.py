@@ -28,6 +28,7 @@ from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.scheduler import Bounds, Scheduler, Step
 from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.speculate import MAX_ROWS, Guesser, InTurn, PromptLookup
+from confide_enclave.engine.store import let_go
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
 from confide_enclave.errors import GrammarTooComplex, UnknownToken
@@ -325,4 +326,5 @@ class TorchEngine(Engine):
 def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
     weights = load_weights(model, getattr(torch, choose_dtype(limits)))
     draft = load_draft(model, weights, limits, pages)
+    let_go(model.arrays)  # packed matrices are copies
     return Runner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), draft)

@@ -63,6 +63,8 @@ def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
     def product(name: str, out: int, width: int) -> Matrix:
         matrix = reader.matrix(name, out, width)
         if exact:
+            if matrix.rows.dtype != torch.int8 or width > gemm.MAX_WIDTH:
+                reader.refuse(f"{name}.rows")
             return Matrix(gemm.pack_w8a8(matrix.rows), matrix.scales / LEVELS)
         if matrix.rows.dtype == torch.uint8:
             return Matrix(*gemm.pack_w4a16(matrix.rows, matrix.scales, dtype))
@@ -94,7 +96,7 @@ def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
         embedding=reader.matrix("embedding", config.vocabulary, width),
         layers=tuple(layer(number) for number in range(config.layers)),
         norm=norm("norm"),
-        head=product("head" if "head.rows" in arrays else "embedding", config.vocabulary, width),
+        head=product("head" if turned or "head.rows" in arrays else "embedding", config.vocabulary, width),
     )
 
 
@@ -105,7 +107,7 @@ class _Reader:
     def vector(self, name: str, size: int) -> Tensor:
         tensor = self._tensor(name)
         if tensor.dtype != torch.float32 or tensor.shape != (size,):
-            self._refuse(name)
+            self.refuse(name)
         return tensor
 
     def matrix(self, name: str, out: int, width: int) -> Matrix:
@@ -118,13 +120,13 @@ class _Reader:
             torch.uint8: ((out, width // 2), (out, width // GROUP, 2), torch.float16),
         }
         if shapes.get(rows.dtype) != (rows.shape, scales.shape, scales.dtype):
-            self._refuse(name)
+            self.refuse(name)
         return Matrix(rows, scales)
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self._arrays:
-            self._refuse(name)
+            self.refuse(name)
         return torch.from_numpy(self._arrays[name])
 
-    def _refuse(self, name: str) -> NoReturn:
+    def refuse(self, name: str) -> NoReturn:
         raise ConfigError(self._file, name, "is missing or not of the shape that the metadata says; convert again")

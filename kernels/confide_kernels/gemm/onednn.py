@@ -41,14 +41,7 @@ def is_exact() -> bool:
     """Multiply extremes, and levels at random, in the shapes that kernels tell apart."""
     draw = torch.Generator().manual_seed(0)
     try:
-        for rows, width, out in (
-            (1, 576, 96),
-            (2, 64, 49),
-            (7, 1536, 64),
-            (40, 96, 300),
-            (130, 33, 65),
-            (1, 4096, 17),
-        ):
+        for rows, width, out in ((1, 576, 96), (7, 1536, 49), (40, 33, 65)):
             levels, weight = (torch.randint(-127, 128, (n, width), generator=draw) for n in (rows, out))
             scales = torch.rand(out, generator=draw)
             for left, right in (

@@ -154,3 +154,9 @@ def test_an_inexact_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert _choose_multiply.__wrapped__() is multiply_by_parts
     monkeypatch.delattr(torch, "_int_mm")
     assert _choose_multiply.__wrapped__() is multiply_by_parts
+
+
+def test_a_matrix_of_one_column_is_exact() -> None:
+    """torch's own product reads memory that is nobody's there."""
+    a, b = (torch.randint(-127, 128, (n, 1), dtype=torch.int8) for n in (3, 5))
+    assert torch.equal(gemm.multiply_int8(a, b.t()).long(), a.long() @ b.t().long())

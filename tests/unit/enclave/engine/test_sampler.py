@@ -153,3 +153,12 @@ def test_a_grammar_decides_what_may_come_and_its_fault_is_its_rows_own() -> None
     first, *broken, last = draw(logits, rows)
     assert first is not None
     assert (first.token, broken, last) == (10, [None, None], alone)
+
+
+def test_a_penalty_beyond_all_numbers_is_its_rows_own() -> None:
+    """Logits that a factor makes infinite give none, and every neighbour what it would have had."""
+    logits = torch.randn(3, 50)
+    rows = [make(4, 0), make(5, 1, repetition_penalty=1e-300), make(6, 0)]
+    first, none, last = draw(logits, rows)
+    assert none is None
+    assert [first, last] == draw(logits[[0, 2]], [rows[0], rows[2]])
