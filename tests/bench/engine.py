@@ -1,10 +1,11 @@
 """Our engine beside those that people would pick instead: same weights, same prompts, in turns, best of rounds.
 
-Rows `engine.*` are exact mode, `engine.*_fast` fast mode; `evidence` says each side's perplexity, on Alice in
-windows of 512. A peer gets the float32 values of our GGUF file, llama.cpp the file. All get the same threads:
-CONFIDE_BENCH_THREADS, or every core. Tokens are drawn greedily; their times are those at which a caller has them.
-None of ours is guessed ahead, which speculation.py measures. Start-up ends when a prompt would be taken; memory is
-after a first one, without what is set aside as cache. Peers are optional, see engine_peers.py.
+Rows `engine.*` are exact mode as it ships, which guesses ahead; `engine.*_unguessed` the same without: guesses
+bring more the more a text repeats itself (speculation.py); `engine.*_fast` fast mode. `evidence` says each side's
+perplexity, on Alice in windows of 512. A peer gets the float32 values of our GGUF file, llama.cpp the file. All get
+the same threads: CONFIDE_BENCH_THREADS, or every core. Tokens are drawn greedily; their times are those at which a
+caller has them. Start-up ends when a prompt would be taken; memory is after a first one, without what is set aside
+as cache. Peers are optional, see engine_peers.py.
 """
 
 import random
@@ -28,8 +29,9 @@ from tests.bench.engine_weights import FOLDER, published
 from tests.bench.subjects import PeerAbsent
 
 OURS: Mapping[str, Kind] = {
-    "": Kind("exact", "engine_ours", ("exact",)),
-    "_fast": Kind("fast", "engine_ours", ("fast",)),
+    "": Kind("exact", "engine_ours", ("exact", "guesses")),
+    "_unguessed": Kind("exact_unguessed", "engine_ours", ("exact", "none")),
+    "_fast": Kind("fast", "engine_ours", ("fast", "guesses")),
 }
 PEERS = (
     Kind("transformers_float32", "peer_engine_transformers", ("float32", str(FOLDER)), "engine_transformers"),

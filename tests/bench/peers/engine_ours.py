@@ -1,4 +1,4 @@
-"""Our engine, as the enclave runs it. Arguments: threads, exact or fast."""
+"""Our engine, as the enclave runs it. Arguments: threads, exact or fast, guesses or none."""
 
 from tokens import Prompt, serve, together  # isort: split
 
@@ -11,7 +11,7 @@ from confide_enclave.engine.card import EngineLimits, default_weights, open_weig
 from confide_enclave.engine.quantize import Subject
 from confide_enclave.engine.torch_engine import TorchEngine
 
-mode = sys.argv[2]
+mode, guesses = sys.argv[2], sys.argv[3] == "guesses"
 scheme = "w8a8" if mode == "exact" else "w8a16"
 limits = EngineLimits(
     mode=mode, scheme=scheme, threads=int(sys.argv[1]), max_sequences=32, context_tokens=2048, cache_tokens=16_384
@@ -21,7 +21,7 @@ loop = asyncio.new_event_loop()
 
 
 async def stream(prompt: Prompt, tokens: int):
-    request = GenerationRequest(prompt["text"], Sampling(0, 1, tokens, seed=0), bytes(32), speculate=False)
+    request = GenerationRequest(prompt["text"], Sampling(0, 1, tokens, seed=0), bytes(32), speculate=guesses)
     async for delta in engine.generate(request):
         yield delta
 
