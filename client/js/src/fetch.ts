@@ -3,6 +3,7 @@
 import type { Bytes } from "./bytes.js";
 import { ConfideError, RelayRefused, RelayUnreachable, Truncated } from "./errors.js";
 import { Exchange } from "./exchange.js";
+import { Patience } from "./patience.js";
 import { chunksOf, faultName, OUTER, type Relay } from "./relay.js";
 import type { Call } from "./session.js";
 
@@ -28,8 +29,10 @@ export function sealedFetch(relay: Relay): typeof fetch {
     const body = new Uint8Array(await request.arrayBuffer());
     const call = relay.call(request.method, new URL(request.url), [...request.headers], body);
     const authorization = request.headers.get("authorization") ?? undefined;
-    const { exchange, response } = await send(relay, call, authorization, request.signal);
-    return answer(relay, exchange, chunksOf(response), request.signal);
+    const patience = new Patience(request, relay.limits.silenceTimeoutMs);
+    const { exchange, response } = await send(relay, call, authorization, patience);
+    const sealed = chunksOf(response, (step) => patience.forGateway(step));
+    return answer(relay, exchange, sealed, patience);
   };
 }
 
@@ -37,22 +40,23 @@ async function send(
   relay: Relay,
   call: Call,
   authorization: string | undefined,
-  signal: AbortSignal,
+  patience: Patience,
   again = false,
 ): Promise<{ exchange: Exchange; response: Response }> {
-  await unlessAborted(relay.ready(authorization), signal);
+  await patience.unlessEnded(relay.ready(authorization));
   const exchange = await relay.seal(call);
   let response: Response;
   try {
-    response = await relay.fetch(relay.url + exchange.path, {
+    const sent = relay.fetch(relay.url + exchange.path, {
       ...OUTER,
       method: "POST",
       headers: { ...Exchange.headerFields, ...relay.authorize(authorization) },
       body: exchange.body,
-      signal,
+      signal: patience.signal,
     });
+    response = await patience.forGateway(sent);
   } catch (fault) {
-    signal.throwIfAborted();
+    patience.signal.throwIfAborted();
     throw new RelayUnreachable(`the gateway cannot be reached (${faultName(fault)})`);
   }
   try {
@@ -62,8 +66,8 @@ async function send(
     await response.body?.cancel().catch(() => {});
     // A stale key is refused like any unreadable request; one more try with a newer one is allowed.
     const stale = refusal instanceof RelayRefused && refusal.status === 400 && !again;
-    if (stale && (await unlessAborted(relay.replace(exchange.keysetDigest, authorization), signal))) {
-      return send(relay, call, authorization, signal, true);
+    if (stale && (await patience.unlessEnded(relay.replace(exchange.keysetDigest, authorization)))) {
+      return send(relay, call, authorization, patience, true);
     }
     throw refusal;
   }
@@ -73,17 +77,18 @@ async function answer(
   relay: Relay,
   exchange: Exchange,
   sealed: AsyncGenerator<Uint8Array>,
-  signal: AbortSignal,
+  patience: Patience,
 ): Promise<Response> {
-  const events = open(relay, exchange, sealed, signal);
+  const events = open(relay, exchange, sealed, patience);
   const first: Bytes[] = [];
   let done = false;
-  while (!done && !exchange.streamed) {
+  // Nobody reads a body that cannot be: such an answer is verified here, whatever type it claims.
+  while (!done && (!exchange.streamed || WITHOUT_BODY.includes(exchange.head!.status))) {
     const next = await events.next();
     done = next.done === true;
     if (!next.done) first.push(...next.value);
   }
-  return respond(exchange, first, events);
+  return respond(exchange, first, events, patience);
 }
 
 /** Yield what may be shown of an answer; returns only when it is whole and signed. */
@@ -91,12 +96,12 @@ async function* open(
   relay: Relay,
   exchange: Exchange,
   sealed: AsyncGenerator<Uint8Array>,
-  signal: AbortSignal,
+  patience: Patience,
 ): AsyncGenerator<Bytes[], void, undefined> {
   try {
     for await (const data of sealed) yield await exchange.push(data);
   } catch (fault) {
-    signal.throwIfAborted();
+    patience.signal.throwIfAborted();
     throw fault instanceof ConfideError ? fault : new Truncated();
   }
   const rest = await exchange.finish();
@@ -104,7 +109,7 @@ async function* open(
   yield rest;
 }
 
-function respond(exchange: Exchange, first: Bytes[], events: AsyncGenerator<Bytes[]>): Response {
+function respond(exchange: Exchange, first: Bytes[], events: AsyncGenerator<Bytes[]>, patience: Patience): Response {
   const { status = 200, fields = [] } = exchange.head ?? {};
   const shown = fields.filter(([name]) => !UNSHOWN.has(name));
   const body = new ReadableStream<Uint8Array>({
@@ -124,6 +129,7 @@ function respond(exchange: Exchange, first: Bytes[], events: AsyncGenerator<Byte
       }
     },
     async cancel() {
+      patience.end(); // else this would wait for the chunk that is being waited for
       await events.return(undefined);
     },
   });
@@ -132,19 +138,4 @@ function respond(exchange: Exchange, first: Bytes[], events: AsyncGenerator<Byte
   const response = new Response(WITHOUT_BODY.includes(status) ? null : body, { status, headers });
   exchanges.set(response, exchange);
   return response;
-}
-
-/** Wait for what other callers wait for too, unless this one gives up. */
-async function unlessAborted<T>(shared: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let giveUp = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    giveUp = () => reject(signal.reason);
-    signal.addEventListener("abort", giveUp, { once: true });
-  });
-  try {
-    return await Promise.race([shared, aborted]);
-  } finally {
-    signal.removeEventListener("abort", giveUp);
-  }
 }

@@ -35,6 +35,11 @@ export function parseSerials(text: string, place: string): Record<string, number
   return serials as Record<string, number>;
 }
 
+/** Return the serial of one policy, whose id may be any word, `constructor` too. */
+export function serialIn(serials: Readonly<Record<string, number>>, id: string): number {
+  return Object.hasOwn(serials, id) ? serials[id]! : 0;
+}
+
 export function serialsText(serials: Readonly<Record<string, number>>): string {
   const sorted = Object.fromEntries(Object.entries(serials).sort(([a], [b]) => (a < b ? -1 : 1)));
   return JSON.stringify({ version: 1, serials: sorted }, null, 1);

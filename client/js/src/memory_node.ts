@@ -6,7 +6,7 @@ import { homedir } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 
 import { ConfigError } from "./errors.js";
-import { parseSerials, serialsText, type PolicyMemory } from "./memory.js";
+import { parseSerials, serialIn, serialsText, type PolicyMemory } from "./memory.js";
 
 const TRIES = 5;
 
@@ -32,19 +32,19 @@ export function defaultMemory(path = defaultPath()): PolicyMemory {
     return parseSerials(text, path);
   };
   return {
-    floor: async (id) => (await load())[id] ?? 0,
+    floor: async (id) => serialIn(await load(), id),
     async remember(id, serial) {
       // Node has no file locks: each writer looks whether its own serial stands before it is content.
       for (let tries = 0; tries < TRIES; tries++) {
         const serials = await load();
-        if ((serials[id] ?? 0) >= serial) return;
+        if (serialIn(serials, id) >= serial) return;
         try {
           await replaceFile(path, serialsText({ ...serials, [id]: serial }));
         } catch (fault) {
           throw wrong("written", fault);
         }
       }
-      if (((await load())[id] ?? 0) < serial) throw wrong("written", { code: "EBUSY" });
+      if (serialIn(await load(), id) < serial) throw wrong("written", { code: "EBUSY" });
     },
   };
 }

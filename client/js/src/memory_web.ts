@@ -1,7 +1,7 @@
 /** The default memory of a browser: its localStorage; of other runtimes without one, this process. */
 
 import { ConfigError } from "./errors.js";
-import { forgetful, parseSerials, serialsText, type PolicyMemory } from "./memory.js";
+import { forgetful, parseSerials, serialIn, serialsText, type PolicyMemory } from "./memory.js";
 
 const KEY = "confide.policies";
 
@@ -12,10 +12,10 @@ export function defaultMemory(): PolicyMemory {
     return text === null ? {} : parseSerials(text, `localStorage ${KEY}`);
   };
   return {
-    floor: (id) => load()[id] ?? 0,
+    floor: (id) => serialIn(load(), id),
     remember(id, serial) {
       const serials = load();
-      if ((serials[id] ?? 0) >= serial) return;
+      if (serialIn(serials, id) >= serial) return;
       try {
         localStorage.setItem(KEY, serialsText({ ...serials, [id]: serial }));
       } catch {

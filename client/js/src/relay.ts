@@ -16,6 +16,8 @@ const RENEW_RETRY_S = 60;
 /** What a peer can cost. */
 export interface Limits {
   evidenceTimeoutMs: number;
+  /** How long the gateway may be silent: until an answer's head, and between its chunks. */
+  silenceTimeoutMs: number;
   /** With its head it fits the 2 MiB bucket. */
   maxRequestBytes: number;
   /** With the session's own fields it fits the enclave's 32 KiB. */
@@ -25,6 +27,7 @@ export interface Limits {
 
 export const LIMITS: Limits = {
   evidenceTimeoutMs: 30_000,
+  silenceTimeoutMs: 600_000,
   maxRequestBytes: (2 << 20) - (64 << 10),
   maxHeadBytes: 28 << 10,
   maxAnswerBytes: MAX_ANSWER_BYTES,
@@ -203,20 +206,23 @@ export class Relay {
   }
 }
 
-/** Read a response's body as it comes; one that is left early is cancelled. */
-export async function* chunksOf(response: Response): AsyncGenerator<Uint8Array, void, undefined> {
+/** Read a response's body as it comes, each read through `wait`; one that is left early is cancelled. */
+export async function* chunksOf(
+  response: Response,
+  wait = <T>(step: Promise<T>): Promise<T> => step,
+): AsyncGenerator<Uint8Array, void, undefined> {
   const reader = response.body?.getReader();
   if (reader === undefined) return;
   let ended = false;
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await wait(reader.read());
       if (done) break;
       yield value;
     }
     ended = true;
   } finally {
-    if (!ended) await reader.cancel().catch(() => {});
+    if (!ended) reader.cancel().catch(() => {}); // not awaited: it may never say that it is done
   }
 }
 

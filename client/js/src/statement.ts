@@ -34,7 +34,7 @@ export function parseStatement(data: Uint8Array): ReportDataStatement {
   const tree = asTree(decode(data));
   if (tree?.get("purpose") !== PURPOSE_REPORT_DATA) throw new Malformed("not a report-data statement");
   tree.delete("purpose");
-  const known = [...tree.keys()].every((name) => name in FIELDS);
+  const known = [...tree.keys()].every((name) => Object.hasOwn(FIELDS, name));
   const needed = tree.has("keyset_digest") && tree.has("not_after");
   if (!known || !needed || tree.has("nonce") === tree.has("epoch")) {
     throw new Malformed("a report-data statement needs exactly its fields, and a nonce or an epoch");

@@ -184,6 +184,12 @@ test("policies are remembered in the file that the Python client keeps", async (
     writeFileSync(path, text);
     await assert.rejects(memory.floor("a"), { code: "config", field: "policy memory" });
   }
+  const other = defaultMemory(join(folder, "other.json"));
+  for (const id of ["constructor", "valueof", "__proto__"]) {
+    assert.equal(await other.floor(id), 0);
+    await other.remember(id, 2);
+    assert.equal(await other.floor(id), 2);
+  }
   process.env.XDG_STATE_HOME = folder;
   assert.equal(defaultPath(), join(folder, "confide", "policies.json"));
 });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { judgeSnp } from "../dist/snp/judge.js";
+import { parseVek } from "../dist/snp/vek.js";
 import { load, loadJson, needs } from "./shared.js";
 
 const NAMES = [
@@ -61,4 +62,11 @@ test("one bit of each byte of a report", needs("evidence", "snp", "turin_v5_vcek
 
 test("without endorsements, and without a report", async () => {
   assert.deepEqual(failed(await judgeSnp(new Uint8Array(0), undefined, 0)), ["vek_format", "report_size"]);
+});
+
+test("a certificate's name is looked up among ours alone", async () => {
+  for (const commonName of ["constructor", "toString", "__proto__", "ARK-Milan"]) {
+    const certificate = { commonName, key: { kind: "p384" }, extensions: new Map() };
+    await assert.rejects(parseVek(certificate), { check: "vek_extensions", message: /neither SEV-VCEK nor SEV-VLEK/ });
+  }
 });

@@ -8,6 +8,7 @@ import { base64url, concat, fromBase64url, fromHex as raw, hex, utf8 } from "../
 import { decode, encode } from "../dist/cbor.js";
 import { padRequest } from "../dist/shape.js";
 import { EventSplitter } from "../dist/sse.js";
+import { parseStatement } from "../dist/statement.js";
 import { saltedLeaf, treeRoot } from "../dist/transcript.js";
 import { encodeVarint, readVarint } from "../dist/varint.js";
 
@@ -35,6 +36,16 @@ test("CBOR: any other encoding is refused", () => {
   }
   for (const value of [1.5, NaN, -0, undefined, 2n ** 64n, new Date(), Symbol.iterator, "\ud800", new Map([[1.5, 1]])]) {
     assert.throws(() => encode(value), TypeError);
+  }
+});
+
+test("statements: closed, to the names that every object has too", () => {
+  const digest = new Uint8Array(32).fill(1);
+  const fields = { purpose: "confide.report_data.v1", keyset_digest: digest, not_after: 2_000_000_000, nonce: digest };
+  assert.equal(parseStatement(encode(fields)).notAfterUnixS, 2_000_000_000);
+  for (const name of ["toString", "constructor", "__proto__", "hasOwnProperty", "other"]) {
+    const more = encode(new Map([...Object.entries(fields), [name, digest]]));
+    assert.throws(() => parseStatement(more), { code: "malformed" }, name);
   }
 });
 

@@ -82,7 +82,7 @@ const waived = table<{ waived: string }>({ waived: reason });
 /** A demand, or `{ waived = "reason" }` in its place. */
 export function waivable<T>(reader: Reader<T>): Reader<T | { waived: string }> {
   return (value, field, faults) =>
-    isTable(value) && "waived" in value ? waived(value, field, faults) : reader(value, field, faults);
+    isTable(value) && Object.hasOwn(value, "waived") ? waived(value, field, faults) : reader(value, field, faults);
 }
 
 /** A table of conditions, or one word. */

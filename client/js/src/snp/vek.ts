@@ -19,6 +19,7 @@ const OID_SPL: Readonly<Record<string, string>> = {
   ucode: `${AMD}.3.8`,
   fmc: `${AMD}.3.9`,
 };
+const SIGNERS: ReadonlyMap<string, Signer> = new Map([["SEV-VCEK", "VCEK"], ["SEV-VLEK", "VLEK"]]);
 
 /** What a VCEK or VLEK says of the chip, firmware or cloud that it speaks for. */
 export interface VekExtensions {
@@ -65,7 +66,7 @@ export async function parseVek(certificate: Certificate): Promise<VekExtensions>
   const wrong = (detail: string) => new EvidenceMalformed(detail, "vek_extensions");
   if (certificate.key.kind !== "p384") throw wrong("the key is not on P-384");
   const values = certificate.extensions;
-  const signer = { "SEV-VCEK": "VCEK", "SEV-VLEK": "VLEK" }[certificate.commonName] as Signer | undefined;
+  const signer = SIGNERS.get(certificate.commonName);
   if (signer === undefined) throw wrong("the subject is neither SEV-VCEK nor SEV-VLEK");
   const product = readProduct(values.get(OID_PRODUCT));
   const [hwid, cspId] = [values.get(OID_HWID), values.get(OID_CSP_ID)];
