@@ -28,6 +28,8 @@ from confide.session import Call, ClientSession, Exchange, Receipt
 from confide.views import Attestation
 
 RENEW_RETRY_S = 60
+# What a gateway says of one API key, and not of the way: no other key's holder has to take it for an answer.
+_OF_ONE_KEY = frozenset({401, 403, 429})
 MAX_NARROWED = 32
 
 PolicySource = AppraisalPolicy | str | os.PathLike[str] | None
@@ -58,6 +60,7 @@ class _Flight:
     """One verification under way, and its outcome for all who wait for it."""
 
     began_s: float
+    authorization: str | None
     outcome: Future[AttestedKeyset] = field(default_factory=Future)
 
 
@@ -189,7 +192,8 @@ class Relay:
     ) -> AttestedKeyset:
         """Return the keyset in force if it suits (another caller may just have verified it), else verify.
 
-        The outcome of a verification under way is shared, unless it began before `since_s` (monotonic).
+        The outcome of a verification under way is shared, unless it began before `since_s` (monotonic), or failed
+        for the API key of the caller that began it.
         """
         while True:
             with self._lock:
@@ -198,9 +202,14 @@ class Relay:
                     return attested
                 flight = self._flight
                 if flight is None:
-                    own = self._flight = _Flight(time.monotonic())
+                    own = self._flight = _Flight(time.monotonic(), authorization)
                     break
-            attested = flight.outcome.result()
+            try:
+                attested = flight.outcome.result()
+            except RelayRefused as refusal:
+                if flight.authorization == authorization or refusal.status not in _OF_ONE_KEY:
+                    raise
+                continue
             if flight.began_s >= since_s:
                 return attested
         try:
@@ -309,8 +318,9 @@ class Relay:
     def now_s(self) -> float:
         return self._clock()
 
-    def seal(self, call: Call) -> Exchange:
-        return self.session.seal(call, int(self._clock()))
+    def seal(self, call: Call, authorization: str | None = None) -> Exchange:
+        """Seal a call; callers that bring keys of their own share no cache in the enclave."""
+        return self.session.seal(call, int(self._clock()), authorization or "")
 
     def authorize(self, authorization: str | None) -> dict[str, str]:
         value = authorization or self._authorization

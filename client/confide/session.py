@@ -13,6 +13,7 @@ Nothing can be sealed but to a keyset that passed `appraise`; no answer is whole
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -187,7 +188,11 @@ class ClientSession:
                 carried.append((name, value))
         return Call(method, path, tuple(carried), body, fresh(self._random), fresh(self._random))
 
-    def seal(self, call: Call, now_unix_s: int) -> "Exchange":
+    def cache_key(self, caller: str) -> bytes:
+        """Return the key under which the enclave may remember prompts: one for each caller."""
+        return hmac.digest(self._cache_key, caller.encode(), "sha256") if caller else self._cache_key
+
+    def seal(self, call: Call, now_unix_s: int, caller: str = "") -> "Exchange":
         """Seal a call to the attested keyset. Raises: LocalStateError when there is none (or none any more)."""
         verified = self._valid(now_unix_s)
         if verified is None:
@@ -203,7 +208,7 @@ class ClientSession:
             labels.FIELD_POLICY: attested.policy_digest.hex(),
             labels.FIELD_SHAPE: self.policy.shape,
             labels.FIELD_SALT: call.salt.hex(),
-            labels.FIELD_CACHE_KEY: self._cache_key.hex(),
+            labels.FIELD_CACHE_KEY: self.cache_key(caller).hex(),
         }
         head = bhttp.RequestHead(
             call.method, labels.INNER_SCHEME, labels.INNER_AUTHORITY, call.path, (*own.items(), *call.fields)

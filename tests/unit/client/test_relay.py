@@ -158,6 +158,55 @@ def test_a_shared_failure_reaches_every_waiter(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_one_callers_bad_key_is_no_others_answer(wire: Wire, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits with another API key verifies with that; who waits with the same one is refused too."""
+    asked, waiting = threading.Event(), threading.Event()
+
+    def fetch(url, nonce, authorization, *rest) -> bytes:
+        if authorization == {"authorization": "Bearer bad"}:
+            asked.set()
+            waiting.wait(5)
+            raise RelayRefused(status)
+        return wire.fetch(url, nonce, authorization, *rest)
+
+    monkeypatch.setattr(relay_module, "fetch_evidence", fetch)
+    relay, ends = a_peer().relay(), {}
+
+    def run(name: str, key: str) -> None:
+        try:
+            ends[name] = relay.ready(key).keyset.digest
+        except RelayRefused as refusal:
+            ends[name] = refusal.status
+
+    threads = [threading.Thread(target=run, args=("first", "Bearer bad"))]
+    threads[0].start()
+    assert asked.wait(5)
+    threads += [
+        threading.Thread(target=run, args=pair) for pair in (("same", "Bearer bad"), ("good", "Bearer good"))
+    ]
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.1)
+    waiting.set()
+    for thread in threads:
+        thread.join(5)
+    assert ends["first"] == status
+    assert ends["good"] == relay.ready().keyset.digest
+    assert ends["same"] in (status, ends["good"])
+
+
+def test_a_call_is_sealed_under_its_callers_cache_key(wire: Wire) -> None:
+    """The relay hands the caller's authorization on to where the tenant is named."""
+    peer = Peer()
+    wire.peer, relay, keys = peer, peer.relay(), []
+    for key in (None, "Bearer one", "Bearer two"):
+        relay.ready(key)
+        peer.open(relay.seal(relay.call("POST", ORIGIN, "/v1/x", [], b"{}"), key).body)
+        keys.append(peer.fields["confide-cache-key"])
+    assert len(set(keys)) == 3
+
+
 def test_renewal_runs_behind_the_callers_back(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Near the end of validity a call goes on at once and a thread renews; a failed one is tried again later."""
     now = [float(NOW)]

@@ -134,6 +134,19 @@ def test_one_client_has_one_cache_tenant() -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_callers_with_keys_of_their_own_share_no_cache() -> None:
+    """Behind one session each API key is a tenant; what is said of it names neither the key nor the session's."""
+    peer, keys = Peer(), []
+    session = peer.session()
+    for caller in ("", "Bearer one", "Bearer two", "Bearer one"):
+        peer.open(session.seal(a_call(session), NOW, caller).body)
+        keys.append(peer.fields[labels.FIELD_CACHE_KEY])
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
+    peer.open((other := peer.session()).seal(a_call(other), NOW, "Bearer one").body)
+    assert peer.fields[labels.FIELD_CACHE_KEY] not in keys
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_cut_answer_never_looks_whole(shape: str) -> None:
     """Cut at any chunk boundary, and one byte beside it, the answer is an error and [DONE] was not shown."""
