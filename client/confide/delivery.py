@@ -21,7 +21,9 @@ The rule, so that no call is executed twice:
 5. Once an answer has begun, nothing is sent again, whatever happens.
 
 What a gateway says in clear is not authenticated. One that lies can make a call be executed twice (by rule 3), and
-not more often; it cannot read either.
+not more often; it cannot read either. So that no caller's own retries add to that, what ends a call tells the cases
+apart: OutcomeUnknown once an enclave may have run it, whatever the gateway said later; RefusedAfterSending where
+sealed bytes left and an honest gateway passed none on; any other RelayRefused came before anything was sealed.
 """
 
 import random
@@ -31,7 +33,7 @@ from collections.abc import Callable
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError, RelayRefused, RelayUnreachable
 
-from confide.errors import NotConfide, OutcomeUnknown, refused
+from confide.errors import NotConfide, OutcomeUnknown, RefusedAfterSending, refused
 from confide.relay import Relay
 from confide.session import Call, Exchange
 
@@ -66,16 +68,20 @@ class Delivery:
         Raises: ConfideError when the call has to end.
         """
         step, self._next = self._next, None
-        if step is not None:
-            self._patiently(step)
+        try:
+            if step is not None:
+                self._patiently(step)
+            if self.exchange is None:
+                self._patiently(lambda: self.relay.ready(self.authorization))
+        except (RelayRefused, RelayUnreachable) as fault:
+            raise self._final(fault) from None
         if self.exchange is None:
-            self._patiently(lambda: self.relay.ready(self.authorization))
-            self.exchange = self.relay.seal(self._call)
+            self.exchange = self.relay.seal(self._call, self.authorization)
             self._sealed_at_s = self.relay.now_s()
         return self.exchange
 
     def unsent(self, fault: Exception) -> None:
-        """Take note that no connection was made; raises `fault` once there is no time left."""
+        """Take note that no connection was made; raises `fault`, or what is `_final`, once time is over."""
         self._again(fault)
         if not self._sent:
             self.exchange = None
@@ -85,7 +91,7 @@ class Delivery:
         self._sent = self._doubtful = True
         if self._old:
             raise OutcomeUnknown
-        self._again(OutcomeUnknown() if self.relay.limits.recover_s > 0 else fault)
+        self._again(fault)
 
     def answered(self, status: int, content_type: str) -> bool:
         """Take the outer head; False: go on with `prepare`. Raises: RelayRefused, OutcomeUnknown."""
@@ -106,12 +112,12 @@ class Delivery:
             )
         elif refusal.status == 502:
             self._doubtful = True
-            self._again(OutcomeUnknown() if self.relay.limits.recover_s > 0 else refusal)
+            self._again(refusal)
             self._next = lambda: self._settle(None)
         elif refusal.status == 503 and not self._old:
             self._again(refusal)
         else:
-            raise refusal
+            raise self._final(refusal)
 
     def _renew(self, refusal: RelayRefused) -> None:
         """Seal anew to the keyset that fresh evidence names, if it is another one."""
@@ -158,11 +164,19 @@ class Delivery:
                 return
 
     def _again(self, fault: Exception) -> None:
-        """Set the pause before another try; raises `fault` once the time is over."""
+        """Set the pause before another try; raises what is `_final` once the time is over."""
         now_s = time.monotonic()
         if self._until_s is None:
             self._until_s = now_s + self.relay.limits.recover_s
         self.wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1.0)  # noqa: S311
         self._tries += 1
         if now_s + self.wait_s > self._until_s:
-            raise fault
+            raise self._final(fault)
+
+    def _final(self, fault: Exception) -> Exception:
+        """Return what ends the call: no later fault may hide that an enclave may have run it."""
+        if self._doubtful:
+            return OutcomeUnknown()
+        if self._sent and isinstance(fault, RelayRefused) and not isinstance(fault, NotConfide):
+            return RefusedAfterSending(fault.status, str(fault))
+        return fault

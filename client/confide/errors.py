@@ -21,6 +21,10 @@ class OutcomeUnknown(RelayUnreachable):
     )
 
 
+class RefusedAfterSending(RelayRefused):
+    """The gateway refuses, in clear, once sealed bytes left: it may say so and have had them run all the same."""
+
+
 class RuntimeUnfit(ConfigError):
     """This Python cannot do the cryptography that every exchange needs."""
 

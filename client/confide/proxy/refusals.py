@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError, RelayRefused, TooLarge
 
+from confide.errors import RefusedAfterSending
 from confide.proxy.guard import Refused
 
 # What a gateway's clear answer may become; it is unauthenticated, and every other one is 502.
@@ -45,10 +46,11 @@ def body_of(fault: Exception) -> dict[str, Any]:
 
 
 def may_retry(fault: Exception) -> bool:
-    """Whether a client may ask again by itself: only where nothing can have been run."""
+    """Whether a client may ask again by itself: only where nothing sealed had left, whatever the gateway says."""
     if isinstance(fault, Refused):
         return fault.retry
-    return isinstance(fault, RelayRefused) and fault.status in (429, 503)
+    early = isinstance(fault, RelayRefused) and not isinstance(fault, RefusedAfterSending)
+    return early and fault.status in (429, 503)
 
 
 def event_of(fault: Exception) -> bytes:

@@ -9,8 +9,9 @@ import httpx
 import httpx2
 import pytest
 from confide import relay as relay_module
-from confide.errors import OutcomeUnknown, refused
+from confide.errors import OutcomeUnknown, RefusedAfterSending, refused
 from confide.fetch import Limits
+from confide.proxy.refusals import may_retry
 from confide.transport import transports
 from confide_protocol import labels
 from confide_protocol.errors import DecryptionFailed, RelayRefused, RelayUnreachable, Truncated
@@ -170,6 +171,57 @@ def test_an_answer_that_is_lost_is_not_asked_for_twice(
     assert len(set(asking.wire.seen_bytes)) == 1
     assert asking.wire.asked == 1
     assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 502, 503, 504, None])
+def test_a_later_refusal_does_not_hide_that_it_may_have_run(
+    library: str, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way broke after a node opened the bytes: whatever the gateway says next, that is told."""
+    then = raising("ConnectError") if status is None else clear(status)
+    script = [raising("ReadError", opened=True), *[then] * 1000]
+    asking = Asking(library, monkeypatch, *script, recover_s=0.05)
+    with pytest.raises(OutcomeUnknown) as caught:
+        asking.ask()
+    assert asking.wire.executions == 1
+    assert not may_retry(caught.value)
+
+
+def test_a_gateway_that_is_away_when_asked_of_the_node(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are refused after a break, and the question after the node is answered 503: still unknown."""
+    asking = Asking(library, monkeypatch, raising("ReadError", opened=True), recover_s=0.05)
+    asking.relay.ready()
+
+    def busy(*args: Any, **options: Any) -> bytes:
+        raise refused(503)
+
+    monkeypatch.setattr(relay_module, "fetch_evidence", busy)
+    with pytest.raises(OutcomeUnknown):
+        asking.ask()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_after_sealed_bytes_left_says_so(
+    library: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the gateway's word, unauthenticated: no caller is told to ask again by itself. Before sealing it is."""
+    asking = Asking(library, monkeypatch, *[clear(status)] * 1000, recover_s=0.05)
+    with pytest.raises(RefusedAfterSending) as caught:
+        asking.ask()
+    assert caught.value.status == status
+    assert not may_retry(caught.value)
+    assert may_retry(refused(status))
+
+
+def test_nodes_that_die_for_ever_end_without_a_call_for_retries(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealed anew after a break, then refused: two executions are the most that a lie can cause."""
+    script = [lost(raising("ReadError", opened=True)), clear(400), *[clear(503)] * 1000]
+    asking = Asking(library, monkeypatch, *script, recover_s=0.05)
+    with pytest.raises(RefusedAfterSending) as caught:
+        asking.ask()
+    assert not may_retry(caught.value)
 
 
 def test_only_the_same_bytes_are_sent_twice_to_a_node(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
