@@ -54,7 +54,7 @@ def test_an_unmodified_client(client: openai.OpenAI) -> None:
 def test_the_pages_show_what_was_verified(proxy: Proxy, client: openai.OpenAI) -> None:
     """/status is JSON with the checks and the last receipts, / and /attestation are pages without a script."""
     ask(client, max_tokens=2)
-    with proxy.http(headers={}) as http:
+    with proxy.http() as http:
         status = http.get("/status").json()
         assert status["verified"]
         assert status["attestation"]["simulated"]
@@ -70,6 +70,26 @@ def test_the_pages_show_what_was_verified(proxy: Proxy, client: openai.OpenAI) -
             assert QUESTION not in page.text
         assert not any(name.startswith("access-control") for name in home.headers)
         assert http.get("/healthz").json() == {"service": "confide-proxy", "status": "ok"}
+
+
+def test_the_pages_tell_a_stranger_nothing_of_what_was_asked(proxy: Proxy, client: openai.OpenAI) -> None:
+    """Without the token: what is verified, and no receipt, no last refusal."""
+    ask(client, max_tokens=2)
+    with pytest.raises(openai.BadRequestError):
+        client.models.list(extra_headers={"confide-nonce": "1"})
+    with proxy.http() as http:
+        known = http.get("/status").json()
+        assert known["receipts"]
+        assert known["last_fault"]["code"] == "local_state"
+        assert "Last refusal" in http.get("/").text
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        with proxy.http(headers=headers) as http:
+            said = http.get("/status").json()
+            assert said["verified"]
+            assert (said["receipts"], said["last_fault"]) == ([], None)
+            home = http.get("/").text
+            assert "Last refusal" not in home
+            assert known["receipts"][0]["sealed_request_sha256"][:16] not in home
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from confide.proxy import page
 from confide.proxy.guard import Guard, Refused
 from confide.proxy.refusals import body_of, event_of, may_retry, status_of
 from confide.relay import Relay
-from confide.session import Receipt
 from confide.transport import AsyncTransport
 
 Message = MutableMapping[str, Any]
@@ -37,6 +36,7 @@ class Bounds:
     """What the proxy's own callers may cost; of the way to the gateway see `confide.Limits`."""
 
     max_in_flight: int = 256
+    head_timeout_s: float = 15.0
     body_timeout_s: float = 60.0
     answer_timeout_s: float = 600.0
     stop_grace_s: float = 30.0
@@ -54,8 +54,9 @@ class ProxyApp:
 
     def __init__(self, relay: Relay, guard: Guard, bounds: Bounds, report: Callable[[str], None]) -> None:
         self.relay, self.bounds = relay, bounds
-        self.receipts: deque[Receipt] = deque(maxlen=bounds.kept_receipts)
-        self.last_fault: ConfideError | None = None
+        # For showing alone: claims and codes. No prompt or answer outlives its request here.
+        self.receipts: deque[dict[str, Any]] = deque(maxlen=bounds.kept_receipts)
+        self.last_fault: tuple[str, str] | None = None
         self.in_flight = self.answered = self.refused = 0
         self.stopping = False
         self._guard, self._report = guard, report
@@ -70,29 +71,28 @@ class ProxyApp:
         answer = _Answer(send)
         try:
             self._guard.check_place(headers)
-            path = scope["path"]
-            if path.startswith("/v1/"):
+            if scope["raw_path"].startswith(b"/v1/"):
                 await self._forward(scope, headers, receive, answer)
             else:
-                media, body = self._page(scope["method"], path)
+                media, body = self._page(scope["method"], scope["path"], known=self._guard.knows(headers))
                 await answer.whole(200, media, body, PAGE_HEADERS)
         except Cut:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever fails is told to the caller, in words of ours
             await self._refuse(answer, fault)
 
-    def _page(self, method: str, path: str) -> tuple[str, bytes]:
+    def _page(self, method: str, path: str, *, known: bool) -> tuple[str, bytes]:
         if path not in page.PAGES:
             raise Refused(404, "not_found", "The API is below /v1; the status page is at /.")
         if method not in ("GET", "HEAD"):
             raise Refused(405, "method_not_allowed", "This page takes GET alone.")
-        return page.PAGES[path](self)
+        return page.PAGES[path](self, known)
 
     async def _refuse(self, answer: "_Answer", fault: Exception) -> None:
         self.refused += 1
         if isinstance(fault, ConfideError):
             if not isinstance(fault, Refused):
-                self.last_fault = fault
+                self.last_fault = fault.code, str(fault)
             self._report(f"{body_of(fault)['error']['code']}: {fault}")
         else:
             self._report(f"{type(fault).__name__}")
@@ -137,7 +137,8 @@ class ProxyApp:
                 await answer.more(piece)
             receipt = response.extensions["confide"].receipt
             if receipt is not None:
-                self.receipts.appendleft(receipt)
+                self.receipts.appendleft(receipt.as_dict())
+            self.relay.last_receipt = None  # it holds the words of the exchange
             self.answered += 1
             await answer.end()
         finally:

@@ -49,10 +49,17 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Refused(403, "foreign_origin", "Pages of other sites may not use this proxy.")
 
+    def knows(self, headers: Mapping[str, str]) -> bool:
+        """Whether the caller may see what was answered before: to a socket only its owner comes."""
+        return self._shows_token(headers) if self.hosts else True
+
+    def _shows_token(self, headers: Mapping[str, str]) -> bool:
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        return any(hmac.compare_digest(given, each.encode()) for each in self.tokens)
+
     def check_token(self, headers: Mapping[str, str]) -> None:
         """Raises: Refused unless the API key is one of the tokens."""
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        if self.tokens and not any(hmac.compare_digest(given, each.encode()) for each in self.tokens):
+        if self.tokens and not self._shows_token(headers):
             raise Refused(
                 401,
                 "wrong_token",

@@ -36,10 +36,13 @@ th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bo
 td,th,li{overflow-wrap:anywhere}
 """
 
+_UNKNOWN = "<p>Shown to callers that give the proxy's token as API key, or ask on its socket.</p>"
 
-def status(app: "ProxyApp") -> dict[str, Any]:
-    """Return the state of the proxy as JSON's types."""
+
+def status(app: "ProxyApp", known: bool) -> dict[str, Any]:
+    """Return the state of the proxy as JSON's types; what was answered and refused only to a caller it knows."""
     attestation, policy = app.relay.attestation, app.relay.session.policy
+    fault = app.last_fault
     ready = app.relay.session.attested(int(app.relay.now_s())) is not None
     return {
         "service": SERVICE,
@@ -49,9 +52,7 @@ def status(app: "ProxyApp") -> dict[str, Any]:
         "in_flight": app.in_flight,
         "answered": app.answered,
         "refused": app.refused,
-        "last_fault": None
-        if app.last_fault is None
-        else {"code": app.last_fault.code, "text": str(app.last_fault)},
+        "last_fault": {"code": fault[0], "text": fault[1]} if fault and known else None,
         "policy": {
             "id": policy.id,
             "serial": policy.serial,
@@ -61,27 +62,27 @@ def status(app: "ProxyApp") -> dict[str, Any]:
             "not_after": policy.not_after_unix_s,
         },
         "attestation": None if attestation is None else attestation.as_dict(),
-        "receipts": [receipt.as_dict() for receipt in app.receipts],
+        "receipts": list(app.receipts) if known else [],
     }
 
 
-def _status(app: "ProxyApp") -> tuple[str, bytes]:
-    return JSON, json.dumps(status(app), ensure_ascii=False).encode()
+def _status(app: "ProxyApp", known: bool) -> tuple[str, bytes]:
+    return JSON, json.dumps(status(app, known), ensure_ascii=False).encode()
 
 
-def _health(app: "ProxyApp") -> tuple[str, bytes]:
+def _health(app: "ProxyApp", known: bool) -> tuple[str, bytes]:
     return JSON, json.dumps({"service": SERVICE, "status": "stopping" if app.stopping else "ok"}).encode()
 
 
-def _attestation(app: "ProxyApp") -> tuple[str, bytes]:
+def _attestation(app: "ProxyApp", known: bool) -> tuple[str, bytes]:
     attestation = app.relay.attestation
     if attestation is None:
         return HTML, _page("Nothing is verified yet", "<p>The first request verifies the enclave.</p>")
     return HTML, attestation.as_html(app.relay.url).encode()
 
 
-def _home(app: "ProxyApp") -> tuple[str, bytes]:
-    said = status(app)
+def _home(app: "ProxyApp", known: bool) -> tuple[str, bytes]:
+    said = status(app, known)
     attestation = app.relay.attestation
     parts = []
     if said["policy"]["kind"] == "simulated":
@@ -91,8 +92,8 @@ def _home(app: "ProxyApp") -> tuple[str, bytes]:
         parts.append(f'<p class="verdict good">{_text(line)}</p>')
     else:
         parts.append('<p class="verdict bad">Nothing is verified now; nothing is sent before it is.</p>')
-    if app.last_fault is not None:
-        code, words = _text(app.last_fault.code), _text(str(app.last_fault))
+    if known and app.last_fault is not None:
+        code, words = map(_text, app.last_fault)
         parts.append(f'<p class="bad">Last refusal: <code>{code}</code>, {words}</p>')
     parts.append("<h2>The chain of trust</h2>" + _chain(app))
     parts.append(
@@ -101,7 +102,7 @@ def _home(app: "ProxyApp") -> tuple[str, bytes]:
     if attestation is not None:
         parts.append("<h2>What this does not show</h2>" + _list(attestation.not_shown))
     parts.append("<h2>The policy</h2>" + _policy(app))
-    parts.append("<h2>The last receipts</h2>" + _receipts(app))
+    parts.append("<h2>The last receipts</h2>" + (_receipts(app) if known else _UNKNOWN))
     return HTML, _page("Confide proxy", "\n".join(parts))
 
 
@@ -139,8 +140,7 @@ def _receipts(app: "ProxyApp") -> str:
         f"<th scope=col>{name}</th>" for name in ("Issued", "Model", "Outcome", "Tokens", "Request, sealed")
     )
     rows = []
-    for receipt in app.receipts:
-        claims = receipt.as_dict()
+    for claims in app.receipts:
         tokens = f"{claims['prompt_tokens']} in, {claims['completion_tokens']} out"
         outcome, digest = f"{claims['outcome']}, {claims['status']}", claims["sealed_request_sha256"][:16] + "…"
         cells = (claims["issued_text"], claims["model"], outcome, tokens, digest)
@@ -168,7 +168,7 @@ def _text(value: str) -> str:
     return escape(plain(value), quote=True)
 
 
-PAGES: dict[str, Callable[["ProxyApp"], tuple[str, bytes]]] = {
+PAGES: dict[str, Callable[["ProxyApp", bool], tuple[str, bytes]]] = {
     "/": _home,
     "/attestation": _attestation,
     "/status": _status,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -13,12 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import h11
 import httpx2
 import uvicorn
 from confide_protocol.errors import ConfigError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from confide.policy_memory import default_path
-from confide.proxy.app import Bounds, ProxyApp
+from confide.proxy.app import Bounds, Cut, ProxyApp
 from confide.proxy.guard import Guard
 from confide.proxy.page import SERVICE
 from confide.relay import Relay
@@ -122,8 +125,8 @@ def _clear(path: Path) -> None:
         caller.settimeout(ASK_TIMEOUT_S)
         try:
             caller.connect(str(path))
-        except OSError:
-            path.unlink()
+        except ConnectionRefusedError:
+            path.unlink()  # nobody listens; any other fault may be that of a proxy that is busy
             return
     who = _who_listens(httpx2.HTTPTransport(uds=str(path)), "http://localhost")
     raise ConfigError(
@@ -188,14 +191,50 @@ def _report(text: str) -> None:
     print(json.dumps({"event": "refused", "why": text}), file=sys.stderr, flush=True)
 
 
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """Keep a stream that is cut on purpose out of the log: why was reported already."""
+    return not (record.exc_info and isinstance(record.exc_info[1], Cut))
+
+
+class _BoundedHttp(H11Protocol):
+    """Close a connection whose request head is too slow; h11 bounds its size."""
+
+    head_timeout_s: float
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.head_timeout_s, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.their_state is not h11.IDLE:
+            self._end_head()
+        elif self._timer is None and self.conn.trailing_data[0]:
+            self._timer = self.loop.call_later(self.head_timeout_s, self.transport.abort)
+
+    def _end_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class _Server(uvicorn.Server):
     """Refuses what is new once it stops, and waits for what is under way as long as the grace allows."""
 
     def __init__(self, app: ProxyApp, bounds: Bounds, ready: str) -> None:
+        class Http(_BoundedHttp):
+            head_timeout_s = bounds.head_timeout_s
+
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Http,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
