@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from confide_protocol.errors import CapacityExceeded
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from confide_enclave.remote.errors import EngineLost, EngineMalformed, EngineRefused
 from confide_enclave.remote.settings import UNIX, split_http
@@ -98,7 +98,7 @@ class _Response:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserError:
+        except (HttpParserError, HttpParserUpgrade):
             raise EngineMalformed from None
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             raise EngineMalformed
@@ -110,6 +110,10 @@ class _Response:
         return pieces
 
     # httptools calls these.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise EngineMalformed  # httptools ends with an error of its own
 
     def on_headers_complete(self) -> None:
         self._in_head = False

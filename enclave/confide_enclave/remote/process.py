@@ -65,6 +65,7 @@ class Supervisor:
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._cancelled, self._ended = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="confide-engine-server", daemon=True)
 
     def start(self) -> None:
@@ -78,22 +79,29 @@ class Supervisor:
             raise
 
     def close(self) -> None:
-        """Stop the server with all that it started; wait for that."""
+        """Stop the server with all that it started; wait for that. One that is interrupted can be called again."""
+        if self._thread.ident is not None and not self._ended.is_set():
+            self._started.wait()
+            assert self._loop is not None  # noqa: S101 - set before _started
+            assert self._task is not None  # noqa: S101
+            if not self._cancelled:
+                with suppress(RuntimeError):  # the loop is closed: it ended by itself
+                    self._loop.call_soon_threadsafe(self._task.cancel)
+                self._cancelled = True
+            # Not the thread's join: once interrupted, that says ever after that the thread ended.
+            self._ended.wait()
+            self._thread.join()
+        # Not before: whoever interrupts the wait leaves the rest to the end of the enclave.
         atexit.unregister(self.close)
-        if not self._thread.is_alive():
-            return
-        self._started.wait()
-        assert self._loop is not None  # noqa: S101 - set before _started
-        assert self._task is not None  # noqa: S101
-        with suppress(RuntimeError):  # the loop is closed: it ended by itself
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
 
     # --- From here on: the thread.
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner, suppress(asyncio.CancelledError):
-            runner.run(self._main())
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner, suppress(asyncio.CancelledError):
+                runner.run(self._main())
+        finally:
+            self._ended.set()
 
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -214,10 +222,12 @@ class Supervisor:
         """Ask it to stop, then make sure: also of what it started, which would hold the GPUs' memory."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        await _ends_within(process, self._settings.stop_timeout_s)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            await _ends_within(process, self._settings.stop_timeout_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     async def _drain(self, process: Process) -> None:
         """Keep what it prints while it loads: no prompt can be in it. Throw away the rest."""

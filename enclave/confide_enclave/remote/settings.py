@@ -14,8 +14,8 @@ Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 UNIX: Final = "unix:"
 # Of an address of this machine: a name could be anybody's.
-_HTTP: Final = re.compile(r"http://(?:(\d{1,3}(?:\.\d{1,3}){3})|\[([0-9a-fA-F:]{2,39})\]):(\d{1,5})/?")
-# What a unix socket's path may have on Linux, its end included.
+_HTTP: Final = re.compile(r"http://(?:(\d{1,3}(?:\.\d{1,3}){3})|\[([0-9a-fA-F:]{2,39})\]):(\d{1,5})/?", re.ASCII)
+# What a unix socket's path may have on Linux, beside its end.
 _MAX_SOCKET_BYTES: Final = 107
 
 
@@ -24,8 +24,9 @@ class RemoteSettings(Settings):
 
     `version` is what the server must say of itself; it stands in the manifest, as do context and command. Paths are
     relative to the file. `arguments` are the server's own; those that would log prompts, show them to others or
-    leave the machine are refused. `environment` is added to a short one of the enclave's. `log_file` gets what the
-    server prints until it is ready, `max_log_bytes` of it; later output may show prompts and is thrown away.
+    leave the machine are refused. `environment` is added to a short one of the enclave's; its names are a closed
+    list too. `log_file` gets what the server prints until it is ready, `max_log_bytes` of it; later output may show
+    prompts and is thrown away.
 
     A server that ends, or fails `max_health_failures` checks in a row, is started again after `restart_delay_s`,
     then twice as long each time; `max_restarts` times unless it was well for `stable_s` in between.
@@ -66,7 +67,11 @@ class RemoteSettings(Settings):
     @field_validator("url")
     @classmethod
     def _here(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(UNIX):
+        if url is not None and url.startswith(UNIX):
+            path = url.removeprefix(UNIX).encode(errors="surrogateescape")
+            if not 0 < len(path) <= _MAX_SOCKET_BYTES or b"\0" in path:
+                raise ValueError(f'is no socket; write "unix:PATH", a path of at most {_MAX_SOCKET_BYTES} bytes')
+        elif url is not None:
             found = _HTTP.fullmatch(url)
             if found is None or not _is_loopback(found[1] or found[2]) or not 0 < int(found[3]) < 65_536:
                 raise ValueError(

@@ -1,8 +1,10 @@
 """A remote engine over the fake server, and requests to it."""
 
 import asyncio
+import hashlib
+import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,6 @@ from tests.fakes import checkpoint
 from tests.unit.enclave.remote import fake
 
 SALT = b"\7" * 32
-FAKE = (sys.executable, fake.__file__)
 QUICK = {"poll_interval_s": 0.02, "health_interval_s": 0.05, "restart_delay_s": 0.02, "start_timeout_s": 10.0}
 
 
@@ -44,9 +45,25 @@ def settings(**changes: Any) -> RemoteSettings:
     return RemoteSettings(**{"kind": "openai", "version": fake.VERSION, **QUICK, **changes})
 
 
-def started(**changes: Any) -> RemoteSettings:
-    """Settings of a fake server that the enclave starts itself."""
-    return settings(command=FAKE, **changes)
+def started(fake: Mapping[str, str] | None = None, **changes: Any) -> RemoteSettings:
+    """Settings of a fake server that the enclave starts itself; `fake` are the `FAKE_*` that choose its faults."""
+    return settings(command=(program(fake or {}),), **changes)
+
+
+def program(variables: Mapping[str, str], script: str = fake.__file__) -> str:
+    """Return a program that runs this script: a command is one word, and no setting gives it such variables."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    text = f'#!/bin/sh\n{"".join(lines)}exec {sys.executable} {shlex.quote(script)} "$@"\n'
+    file = _programs() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not file.exists():
+        file.write_text(text)
+        file.chmod(0o700)
+    return str(file)
+
+
+@cache
+def _programs() -> Path:
+    return Path(mkdtemp(prefix="confide-fake-"))
 
 
 @asynccontextmanager

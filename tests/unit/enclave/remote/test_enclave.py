@@ -20,7 +20,7 @@ from confide.cli import main
 from confide.playground import ENCLAVE, playground
 
 from tests.unit.enclave.remote.fake import VERSION
-from tests.unit.enclave.remote.support import FAKE, model, spell
+from tests.unit.enclave.remote.support import model, program, spell
 from tests.vllm.stack import RemoteStack, children, running
 
 SETTINGS = """
@@ -31,22 +31,16 @@ weights = "{weights}"
 [engine]
 kind = "openai"
 version = "{version}"
-command = ["{python}", "{fake}"]
+command = ["{program}"]
 poll_interval_s = 0.05
-
-[engine.environment]
-FAKE_IDS = "{ids}"
-FAKE_LOAD_S = "{load_s}"
-FAKE_STEP_S = "0.03"
-FAKE_NOTES = "{notes}"
 """
 ASKED = {"model": "toy", "messages": [{"role": "user", "content": "canary?"}]}
 
 
-def written(folder: Path, **changes: str) -> str:
-    given = {"weights": model(), "version": VERSION, "python": FAKE[0], "fake": FAKE[1], "load_s": "0.2"}
+def written(folder: Path, *, version: str = VERSION, load_s: str = "0.2") -> str:
     ids = ",".join(map(str, spell("It is Paris.")))
-    return SETTINGS.format_map({**given, "ids": ids, "notes": folder / "notes", **changes})
+    fake = {"FAKE_IDS": ids, "FAKE_LOAD_S": load_s, "FAKE_STEP_S": "0.03", "FAKE_NOTES": str(folder / "notes")}
+    return SETTINGS.format(weights=model(), version=version, program=program(fake))
 
 
 @contextmanager

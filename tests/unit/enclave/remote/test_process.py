@@ -15,6 +15,7 @@ from tests.unit.enclave.remote.support import (
     answer,
     model,
     opened,
+    program,
     request,
     settings,
     spell,
@@ -39,7 +40,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def variables(folder: Path, **more: str) -> dict[str, str]:
     ids = ",".join(map(str, spell("Paris")))
     return {"FAKE_NOTES": str(folder / "notes"), "FAKE_IDS": ids, **more}
 
@@ -47,7 +48,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 async def test_it_is_started_with_our_arguments_and_no_secret_among_them(tmp_path, monkeypatch) -> None:
     """A private socket, nothing logged, a key in the environment alone, and of ours only what it needs."""
     monkeypatch.setenv("CONFIDE_TEST_SECRET", "canary")
-    async with opened(started(environment=environment(tmp_path), arguments=("--dtype", "bfloat16"))) as engine:
+    async with opened(started(fake=variables(tmp_path), arguments=("--dtype", "bfloat16"))) as engine:
         assert text(await answer(engine, request("canary"))) == "Paris"
         seen = notes(tmp_path)
         socket = Path(seen["argv"][seen["argv"].index("--uds") + 1])
@@ -68,7 +69,7 @@ async def test_it_is_started_with_our_arguments_and_no_secret_among_them(tmp_pat
 async def test_its_log_ends_where_prompts_begin(tmp_path) -> None:
     """What it prints while it loads is kept, 0600; what it prints after that, which may be prompts, is not."""
     log = tmp_path / "server.log"
-    async with opened(started(environment=environment(tmp_path), log_file=str(log))) as engine:
+    async with opened(started(fake=variables(tmp_path), log_file=str(log))) as engine:
         await answer(engine)
         await asyncio.sleep(0.3)
     assert log.read_text().startswith("loading\n")
@@ -83,7 +84,9 @@ async def test_a_log_is_bounded(tmp_path) -> None:
     script.write_text("import time\nwhile True: print('x' * 999, flush=True); time.sleep(0.001)")
     with pytest.raises(ConfigError) as caught:
         async with opened(
-            settings(command=("python3", str(script)), log_file=str(log), max_log_bytes=1024, start_timeout_s=0.8)
+            settings(
+                command=(program({}, str(script)),), log_file=str(log), max_log_bytes=1024, start_timeout_s=0.8
+            )
         ):
             pass
     assert caught.value.field == "engine.start_timeout_s"
@@ -93,7 +96,7 @@ async def test_a_log_is_bounded(tmp_path) -> None:
 
 async def test_killed_amid_an_answer_it_comes_back(tmp_path) -> None:
     """One typed error, then `engine_loading` while it starts, then the next request is served."""
-    chosen = started(environment=environment(tmp_path, FAKE_STEP_S="0.05", FAKE_LOAD_S="0.3"))
+    chosen = started(fake=variables(tmp_path, FAKE_STEP_S="0.05", FAKE_LOAD_S="0.3"))
     async with opened(chosen) as engine:
         stream = engine.generate(request())
         await anext(stream)
@@ -115,7 +118,7 @@ async def test_a_server_that_keeps_ending_is_given_up(tmp_path) -> None:
     """After so many restarts: a defined state, and every request told so at once."""
     lives = tmp_path / "lives"
     lives.write_text("1")
-    chosen = started(environment=environment(tmp_path, FAKE_LIVES=str(lives)), max_restarts=2)
+    chosen = started(fake=variables(tmp_path, FAKE_LIVES=str(lives)), max_restarts=2)
     async with opened(chosen) as engine:
         os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
         await until_it_says(engine, "engine_failed")
@@ -124,7 +127,7 @@ async def test_a_server_that_keeps_ending_is_given_up(tmp_path) -> None:
 
 async def test_a_server_that_was_well_for_long_starts_from_the_beginning(tmp_path) -> None:
     """Losses far apart are no reason to give up."""
-    chosen = started(environment=environment(tmp_path), max_restarts=1, stable_s=0.2)
+    chosen = started(fake=variables(tmp_path), max_restarts=1, stable_s=0.2)
     async with opened(chosen) as engine:
         for _ in range(3):
             await asyncio.sleep(0.3)
@@ -137,7 +140,7 @@ async def test_waits_between_restarts_grow(tmp_path) -> None:
     """From restart_delay_s, twice as long each time."""
     lives = tmp_path / "lives"
     lives.write_text("1")
-    chosen = started(environment=environment(tmp_path, FAKE_LIVES=str(lives)), max_restarts=3, restart_delay_s=0.1)
+    chosen = started(fake=variables(tmp_path, FAKE_LIVES=str(lives)), max_restarts=3, restart_delay_s=0.1)
     async with opened(chosen) as engine:
         began_s = time.monotonic()
         os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
@@ -151,7 +154,7 @@ async def test_a_server_that_ends_at_once_is_a_fault_of_the_configuration(tmp_pa
     lives.write_text("0")
     for more, hint in (({}, "set engine.log_file"), ({"log_file": str(log)}, str(log))):
         with pytest.raises(ConfigError) as caught:
-            async with opened(started(environment={"FAKE_LIVES": str(lives)}, **more)):
+            async with opened(started(fake={"FAKE_LIVES": str(lives)}, **more)):
                 pass
         assert (caught.value.file, caught.value.field) == ("enclave.toml", "engine.command")
         assert hint in str(caught.value)
@@ -177,7 +180,7 @@ async def test_its_children_end_with_it(tmp_path) -> None:
         f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
         f"runpy.run_path({str(Path(__file__).parent / 'fake.py')!r}, run_name='__main__')\n"
     )
-    async with opened(settings(command=("python3", str(script)), environment=environment(tmp_path))) as engine:
+    async with opened(settings(command=(program(variables(tmp_path), str(script)),))) as engine:
         first = int((tmp_path / "child").read_text())
         os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
         await until_it_says(engine, "")

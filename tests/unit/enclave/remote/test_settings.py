@@ -4,11 +4,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from confide_enclave.remote.arguments import make_environment
 from confide_enclave.remote.card import digest_command, digest_directory, read_card
 from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.settings import load_settings
 from confide_protocol.errors import ConfigError
 from confide_protocol.settings import parse_toml
+from pydantic import ValidationError
 
 from tests.fakes import checkpoint
 from tests.unit.enclave.remote.support import model, settings, started
@@ -30,7 +32,7 @@ def refused(text: str) -> str:
         "http://10.0.0.1:8000", "http://localhost:8000", "https://127.0.0.1:8000", "http://127.0.0.1",
         "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://user@127.0.0.1:8000", "http://127.0.0.1:8000/v1",
         "http://[fe80::1]:8000", "http://0.0.0.0:8000", "http://127.0.0.1.example.org:80", "http://127.0.0.999:80",
-        "127.0.0.1:8000", "",
+        "127.0.0.1:8000", "", "http://127.0.0.1:\u0668\u0660",
     ],
 )  # fmt: skip
 def test_only_this_machine_is_asked(url) -> None:
@@ -38,8 +40,16 @@ def test_only_this_machine_is_asked(url) -> None:
     assert "is not of this machine" in refused(BASE + f'url = "{url}"')
 
 
+@pytest.mark.parametrize("path", ["", "a" * 108, "\u00e9" * 54, "\0name"])
+def test_a_socket_that_cannot_be(path) -> None:
+    """No path, more bytes than the kernel takes, or a name that lies in no directory."""
+    with pytest.raises(ValidationError, match="is no socket"):
+        settings(url=f"unix:{path}")
+
+
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8000", "http://127.8.8.8:1/", "http://[::1]:8000", "unix:a/socket"]
+    "url",
+    ["http://127.0.0.1:8000", "http://127.8.8.8:1/", "http://[::1]:8000", "unix:a/socket", "unix:" + "a" * 107],
 )
 def test_loopback_and_sockets_are_taken(url) -> None:
     """By their numbers, or a path."""
@@ -77,6 +87,17 @@ def test_an_engine_that_would_span_machines_is_refused_with_the_reason(words) ->
         (["-tp2"], "not on the list"),
         (["--load-format", "dummy"], "not on the list"),
         (["2"], "begins with its name"),
+        (["--"], "not on the list"),
+        (["--compilation-config", '{"debug_dump_path": "/x"}'], "debug_dump_path is not on the list"),
+        (["-cc.debug_dump_path", "/x"], "debug_dump_path is not on the list"),
+        (["-cc.cache_dir=/x"], "cache_dir is not on the list"),
+        (["-cc", "{"], "JSON object"),
+        (["--seed.x", "1"], "no members"),
+        (["--enforce-eager=1"], "takes no value"),
+        (["--dtype"], "needs a value"),
+        (["--dtype", "--enforce-eager"], "needs a value"),
+        (["--dtype="], "needs a value"),
+        (["--cudagraph-capture-sizes", "x"], "whole numbers"),
     ],
 )
 def test_other_arguments_are_refused_with_the_reason(words, reason) -> None:
@@ -84,11 +105,70 @@ def test_other_arguments_are_refused_with_the_reason(words, reason) -> None:
     assert reason in refused(COMMAND + f"arguments = {words}")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--enforce-eager", "/other"], ["-tp", "2", "/other"], ["-tp=2", "/other"], ["/other"],
+        ["--cudagraph-capture-sizes", "1", "2", "/other"], ["-tp", "2", "-5"], ["-cc.mode", "3", "/other"],
+    ],
+)  # fmt: skip
+def test_a_word_that_is_no_value_could_be_another_model(words) -> None:
+    """Given so it would win over the model that the manifest names."""
+    assert "is no argument's value" in refused(COMMAND + f"arguments = {words}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["vllm", "/other"], ["vllm", "serve", "/other"], ["python", "launch.py"], ["python", "-c", "pass"],
+        ["python", "-m", "vllm", "/other"], ["python", "-m", "/other"], ["python", "-m", "vllm", "serve", "/other"],
+        ["vllm", "serve", "serve"], ["python", "-m"],
+    ],
+)  # fmt: skip
+def test_a_command_is_a_program_or_a_module(words) -> None:
+    """Whatever follows it is checked, among the arguments."""
+    assert "does not belong here" in refused(BASE + f"command = {words}")
+
+
+@pytest.mark.parametrize(
+    "words", [["/opt/vllm"], ["vllm", "serve"], ["python", "-m", "vllm.x.y"], ["python", "-m", "vllm", "serve"]]
+)
+def test_commands_that_are_taken(words) -> None:
+    """vLLM's own two ways, and any program."""
+    assert settings(command=words).command == tuple(words)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "HOME", "HTTPS_PROXY", "VLLM_DP_MASTER_IP",
+        "VLLM_DP_SIZE", "VLLM_LOOPBACK_IP", "VLLM_TORCH_PROFILER_DIR", "VLLM_CACHE_ROOT", "NCCL_DEBUG_FILE",
+        "CUDA_ENABLE_COREDUMP_ON_EXCEPTION", "TORCH_LOGS", "VLLM_LOGGING_LEVEL", "VLLM_RPC_BASE_PATH",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION", "NCCL_NET_PLUGIN", "UCX_NET_DEVICES",
+    ],
+)  # fmt: skip
+def test_variables_that_are_not_on_the_list(name) -> None:
+    """Other code, other machines, files of what is asked: what nobody listed is refused."""
+    assert f"{name} is not on the list" in refused(COMMAND + f'[environment]\n{name} = "x"')
+
+
+def test_variables_that_are_taken_do_not_change_ours() -> None:
+    """Threads, cards, how cards speak to each other; and what binds it to loopback stays."""
+    chosen = {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "NCCL_P2P_DISABLE": "1"}
+    made = make_environment({"PATH": "/bin", "LD_PRELOAD": "x"}, started(environment=chosen).environment, "k")
+    assert chosen.items() <= made.items()
+    assert {name: value for name, value in made.items() if name.endswith("_SOCKET_IFNAME")} == dict.fromkeys(
+        ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo"
+    )
+    assert "LD_PRELOAD" not in made
+
+
 def test_what_fits_one_machine_is_taken() -> None:
     """Tensor and pipeline parallel, memory, numbers below zero, members of a configuration."""
     words = [
         "--tensor-parallel-size", "4", "-pp=2", "--distributed-executor-backend", "mp", "--seed", "-1",
         "--compilation-config.level", "3", "--gpu_memory_utilization", "0.9", "--enforce-eager",
+        "--cudagraph-capture-sizes", "1", "2", "-cc", '{"mode": 3}', "-cc.custom_ops+=-rms_norm",
     ]  # fmt: skip
     assert settings(command=("vllm",), arguments=words).arguments == tuple(words)
 
@@ -100,10 +180,12 @@ def test_what_fits_one_machine_is_taken() -> None:
         (COMMAND + 'url = "unix:x"', "name one of them"),
         (BASE + 'url = "unix:x"\nlog_file = "x"', "that `command` starts"),
         (COMMAND + 'api_key_file = "x"', "belongs to `url`"),
-        (BASE + 'command = ["vllm", "--nnodes"]', "--nnodes belongs into `arguments`"),
-        (BASE + 'command = ["vllm", "-n"]', "-n belongs into `arguments`"),
+        (BASE + 'command = ["vllm", "--nnodes"]', "--nnodes does not belong here"),
+        (BASE + 'command = ["vllm", "-n"]', "-n does not belong here"),
         (COMMAND + '[environment]\nVLLM_SERVER_DEV_MODE = "1"', "inside"),
         (COMMAND + '[environment]\nRAY_ADDRESS = "x"', "span machines"),
+        (COMMAND + '[environment]\nVLLM_MODEL_REDIRECT_PATH = "x"', "other weights"),
+        (COMMAND + '[environment]\nNCCL_SOCKET_IFNAME = "eth0"', "set by the enclave"),
         (COMMAND + '[environment]\nVLLM_API_KEY = "x"', "no secret"),
         (COMMAND + '[environment]\nHF_HUB_OFFLINE = "0"', "set by the enclave"),
         (COMMAND + '[environment]\n"a b" = "x"', "capitals"),
@@ -160,7 +242,7 @@ def test_the_card_says_what_answers_and_that_it_is_not_replayable() -> None:
     assert read_card(model(), "toy", settings(url="unix:x")).engine["command"] == ""
     assert read_card(model(), "toy", started(version="0.99.0")).engine["tested"] is False
     changed = (
-        started(arguments=("-tp", "2")), started(environment={"X": "1"}), settings(command=("other",))
+        started(arguments=("-tp", "2")), started(environment={"OMP_NUM_THREADS": "1"}), settings(command=("other",))
     )  # fmt: skip
     assert len({digest_command(each) for each in (started(), *changed)}) == 4
 
