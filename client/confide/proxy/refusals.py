@@ -49,8 +49,9 @@ def may_retry(fault: Exception) -> bool:
     """Whether a client may ask again by itself: only where nothing sealed had left, whatever the gateway says."""
     if isinstance(fault, Refused):
         return fault.retry
-    early = isinstance(fault, RelayRefused) and not isinstance(fault, RefusedAfterSending)
-    return early and fault.status in (429, 503)
+    if isinstance(fault, RefusedAfterSending):
+        return False
+    return isinstance(fault, RelayRefused) and fault.status in (429, 503)
 
 
 def event_of(fault: Exception) -> bytes:
