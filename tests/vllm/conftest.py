@@ -1,6 +1,7 @@
 """One enclave over the real vLLM for the whole run: it takes minutes to start, gigabytes and every core."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,14 +26,13 @@ weights = "{weights}"
 [engine]
 kind = "openai"
 version = "{version}"
-command = ["{python}", "{launch}"]
+command = ["{program}"]
 arguments = ["--dtype", "bfloat16", "--max-num-seqs", "16"]
 context_tokens = 2048
 
 [engine.environment]
 VLLM_CPU_KVCACHE_SPACE = "1"
 VLLM_CPU_OMP_THREADS_BIND = "0-{last_core}"
-CONFIDE_TEST_LOG = "{log}"
 """
 
 
@@ -60,9 +60,7 @@ def stack(weights: Path, server_log: Path, tmp_path_factory: pytest.TempPathFact
         name=NAME,
         weights=weights,
         version=INSTALLS[ENVIRONMENT].calls[0][-1].partition("==")[2],
-        python=PYTHON,
-        launch=Path(__file__).parent / "launch.py",
-        log=server_log,
+        program=_program(rooms / "vllm", server_log),
         last_core=(os.cpu_count() or 1) - 1,
     )
     try:
@@ -75,3 +73,11 @@ def stack(weights: Path, server_log: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def client(stack: RemoteStack) -> confide.OpenAI:
     return stack.openai()
+
+
+def _program(file: Path, log: Path) -> Path:
+    """Write what starts vLLM with its output in `log`: a command is one program, and gets no variable for that."""
+    launch = shlex.join([str(PYTHON), str(Path(__file__).parent / "launch.py")])
+    file.write_text(f'#!/bin/sh\nexport CONFIDE_TEST_LOG={shlex.quote(str(log))}\nexec {launch} "$@"\n')
+    file.chmod(0o700)
+    return file
