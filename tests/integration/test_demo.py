@@ -91,6 +91,8 @@ def test_the_playground_stays_up_and_ends_clean(tmp_path: Path, environment: dic
     demo = subprocess.Popen(
         [*CONFIDE, "demo", "--serve", "--prompt", "Say hello."],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Shells have what they run in the background ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         assert demo.stdout is not None
