@@ -1,6 +1,7 @@
 """Drop-in clients: `from confide import OpenAI` where `from openai import OpenAI` stood. openai 2.x and 3.x."""
 
 import importlib
+from abc import abstractmethod
 from typing import Any
 
 from confide_protocol.errors import ConfideError, LocalStateError
@@ -75,8 +76,9 @@ class _Attested(Verified):
 
     with_options = copy
 
+    @abstractmethod
     def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
-        raise NotImplementedError
+        """Return an HTTP client of openai's kind whose requests go through the relay."""
 
 
 class OpenAI(_Attested, openai.OpenAI):
