@@ -90,7 +90,7 @@ def seeds() -> dict[str, list[bytes]]:
     config = KeyConfig(0, KemId.X_WING, KEYS[0][1].public, ((HKDF_SHA256, AeadId.AES_256_GCM),))
     sealer = RequestSealer(config, REQUIRED, b"\3" * 32)
     sealed = sealer.header + sealer.seal(b"one") + sealer.seal(message, final=True)
-    manifest = Manifest("1", "m", b"w" * 32, b"t" * 32, {"mode": "fast"}, ("none",), "sev-snp")
+    manifest = Manifest("m", b"w" * 32, b"t" * 32, {"mode": "fast"}, "1", ("none",), "sev-snp")
     statement = ReportDataStatement(b"k" * 32, 1 << 31, nonce=b"n" * 32)
     return {
         "binary_http": [b"\5" + message, b"\0" + bhttp.encode_known_length(head, b"body")],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confide_protocol import cbor, labels
 from confide_protocol.errors import Malformed
-from confide_protocol.keyset import Keyset, Manifest, parse_keyset, parse_manifest
+from confide_protocol.keyset import MAX_MODELS, Keyset, Manifest, ServedModel, parse_keyset, parse_manifest
 
 KEYSET = Keyset(
     ohttp_keys=b"exact bytes",
@@ -123,3 +123,72 @@ def test_malformed_manifests_are_refused(changes: dict[str, Any]) -> None:
     """A missing, unknown, mistyped or missized entry is Malformed."""
     with pytest.raises(Malformed):
         parse_manifest(changed(MANIFEST.encoded, **changes))
+
+
+def beside(name: str = "other", **changes: Any) -> ServedModel:
+    model = ServedModel(name, b"\x07" * 32, b"\x08" * 32, {"mode": "fast"})
+    return dataclasses.replace(model, **changes)
+
+
+def test_one_model_alone_has_no_further_key() -> None:
+    """A manifest of one model has the seven fields of its first form, and no list of more."""
+    tree = cbor.decode(MANIFEST.encoded)
+    assert set(tree) == {
+        "purpose", "release", "model", "weights_digest", "tokenizer_digest", "engine", "shapes", "platform",
+    }  # fmt: skip
+    assert MANIFEST.models == (MANIFEST,)
+
+
+def test_more_models_go_both_ways() -> None:
+    """Models beside the first stand in a list of their own, and are found by name."""
+    manifest = dataclasses.replace(MANIFEST, more_models=(beside(), beside("third")))
+    assert parse_manifest(manifest.encoded) == manifest
+    assert [each.model for each in manifest.models] == ["smollm2-135m-instruct", "other", "third"]
+    assert manifest.find("third") == beside("third")
+    assert manifest.find("smollm2-135m-instruct") == manifest
+    assert manifest.find("none") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "another"},
+        {"weights_digest": b"\x09" * 32},
+        {"tokenizer_digest": b"\x09" * 32},
+        {"engine": {"mode": "exact"}},
+    ],
+)
+def test_every_field_of_every_model_is_in_the_digest(changes: dict[str, Any]) -> None:
+    """A change of any model, of their order or of their number is another manifest."""
+    manifest = dataclasses.replace(MANIFEST, more_models=(beside(), beside("third")))
+    others = [
+        dataclasses.replace(manifest, more_models=(beside(**changes), beside("third"))),
+        dataclasses.replace(manifest, more_models=(beside("third"), beside())),
+        dataclasses.replace(manifest, more_models=(beside(),)),
+        MANIFEST,
+    ]
+    assert manifest.digest not in {each.digest for each in others}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        {},
+        "other",
+        ["other"],
+        [{}],
+        [vars(beside()) | {"release": "0.1.0"}],
+        [vars(beside()) | {"model": ""}],
+        [vars(beside()) | {"engine": {"a": [1]}}],
+        [vars(beside()) | {"weights_digest": b"short"}],
+        [{name: value for name, value in vars(beside()).items() if name != "engine"}],
+        [vars(beside()), vars(beside())],
+        [vars(beside("smollm2-135m-instruct"))],
+        [vars(beside(f"m{n}")) for n in range(MAX_MODELS)],
+    ],
+)
+def test_malformed_lists_of_models_are_refused(more: Any) -> None:
+    """An empty or endless list, an entry that is not closed, and a name that stands twice are Malformed."""
+    with pytest.raises(Malformed):
+        parse_manifest(changed(MANIFEST.encoded, more_models=more))
