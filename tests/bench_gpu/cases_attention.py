@@ -136,6 +136,7 @@ def sealing(device: str, small: bool) -> Iterator[Case]:
         "copy",
         {},
         lambda: same(
-            seal_gpu.seal(key, nonces[:1], pages[:1], b"").data, naive.seal(key, nonces[:1], pages[:1], b"").data
+            seal_gpu.seal(key, nonces[:1], pages[:1], [b""]).data,
+            naive.seal(key, nonces[:1], pages[:1], [b""]).data,
         ),
     )

@@ -20,40 +20,44 @@ class Sealed(NamedTuple):
     tags: tuple[bytes, ...]
 
 
-def seal(key: bytes, nonces: Sequence[bytes], pages: Tensor, context: bytes) -> Sealed:
-    """Seal pages [n, bytes] uint8, each with its own nonce; `context` must be the same when they are opened."""
-    check(key, nonces, pages)
-    cipher, pages = ChaCha20Poly1305(key), pages.cpu()
-    data, tags = torch.empty_like(pages), []
-    for page, nonce, to in zip(pages, nonces, data, strict=True):
-        made = cipher.encrypt(nonce, page.numpy().tobytes(), context)
-        to.copy_(torch.frombuffer(bytearray(made[:-TAG_BYTES]), dtype=torch.uint8))
-        tags.append(made[-TAG_BYTES:])
+def seal(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, contexts: Sequence[bytes]) -> Sealed:
+    """Seal pages [n, bytes] uint8, each with its own nonce; a page's context must be the same when it is opened."""
+    check(key, nonces, pages, contexts)
+    cipher, pages = ChaCha20Poly1305(key), pages.cpu().contiguous()
+    data, tags, made = torch.empty_like(pages), [], bytearray(pages.shape[1] + TAG_BYTES)
+    for page, nonce, context, to in zip(pages, nonces, contexts, data, strict=True):
+        cipher.encrypt_into(nonce, page.numpy(), context, made)
+        to.copy_(torch.frombuffer(made, dtype=torch.uint8)[:-TAG_BYTES])
+        tags.append(bytes(made[-TAG_BYTES:]))
     return Sealed(data, tuple(nonces), tuple(tags))
 
 
-def unseal(key: bytes, sealed: Sealed, context: bytes, pages: Tensor) -> list[bool]:
+def unseal(key: bytes | bytearray, sealed: Sealed, contexts: Sequence[bytes], pages: Tensor) -> list[bool]:
     """Open into `pages` [n, bytes] uint8; return which were as they had been sealed. The others become zeros."""
-    check(key, sealed.nonces, sealed.data)
+    check(key, sealed.nonces, sealed.data, contexts)
     cipher, good = ChaCha20Poly1305(key), []
-    for data, nonce, tag, to in zip(sealed.data, sealed.nonces, sealed.tags, pages, strict=True):
+    opened = bytearray(pages.shape[1])
+    for data, nonce, tag, context, to in zip(*sealed, contexts, pages, strict=True):
         try:
-            plain = cipher.decrypt(nonce, data.numpy().tobytes() + tag, context)
+            cipher.decrypt_into(nonce, data.numpy().tobytes() + tag, context, opened)
         except InvalidTag:
             to.zero_()
             good.append(False)
         else:
-            to.copy_(torch.frombuffer(bytearray(plain), dtype=torch.uint8))
+            to.copy_(torch.frombuffer(opened, dtype=torch.uint8))
             good.append(True)
+    opened[:] = bytes(len(opened))
     return good
 
 
-def check(key: bytes, nonces: Sequence[bytes], pages: Tensor) -> None:
+def check(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, contexts: Sequence[bytes]) -> None:
     """Raises: ValueError for what ChaCha20-Poly1305 is not of, and for a nonce that comes twice."""
     if len(key) != 32:
         raise ValueError("a key has 32 bytes")
     if any(len(nonce) != NONCE_BYTES for nonce in nonces) or len(nonces) != len(pages):
         raise ValueError(f"every page needs a nonce of {NONCE_BYTES} bytes")
+    if len(contexts) != len(pages):
+        raise ValueError("every page needs a context")
     if len(set(nonces)) != len(nonces):
         raise ValueError("a nonce must never come twice under a key")
     if pages.dtype != torch.uint8 or pages.ndim != 2 or not pages.shape[1]:

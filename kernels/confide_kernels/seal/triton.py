@@ -24,40 +24,42 @@ _BLOCKS: Final = 128
 _BLOCK_BYTES: Final = 64
 
 
-def seal(key: bytes, nonces: Sequence[bytes], pages: Tensor, context: bytes) -> Sealed:
-    check(key, nonces, pages)
+def seal(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, contexts: Sequence[bytes]) -> Sealed:
+    check(key, nonces, pages, contexts)
     data = _add_stream(key, nonces, pages).cpu()
-    tags = tuple(_tag(key, nonce, row.numpy(), context) for nonce, row in zip(nonces, data, strict=True))
+    tags = tuple(_tag(key, *part, row.numpy()) for *part, row in zip(nonces, contexts, data, strict=True))
     return Sealed(data, tuple(nonces), tags)
 
 
-def unseal(key: bytes, sealed: Sealed, context: bytes, pages: Tensor) -> list[bool]:
-    check(key, sealed.nonces, sealed.data)
-    parts = zip(sealed.nonces, sealed.tags, sealed.data, strict=True)
-    good = [hmac.compare_digest(_tag(key, nonce, row.numpy(), context), tag) for nonce, tag, row in parts]
+def unseal(key: bytes | bytearray, sealed: Sealed, contexts: Sequence[bytes], pages: Tensor) -> list[bool]:
+    check(key, sealed.nonces, sealed.data, contexts)
+    parts = zip(*sealed, contexts, strict=True)
+    good = [hmac.compare_digest(_tag(key, nonce, context, row.numpy()), tag) for row, nonce, tag, context in parts]
     # Nothing of a page whose tag is not right reaches the cipher.
     keep = torch.tensor(good, dtype=torch.bool)
     pages.zero_()
     if any(good):
         data = sealed.data[keep].to(pages.device)
         nonces = [nonce for nonce, own in zip(sealed.nonces, good, strict=True) if own]
-        pages[keep.to(pages.device)] = _add_stream(key, nonces, data)
+        opened = _add_stream(key, nonces, data)
+        pages[keep.to(pages.device)] = opened
+        opened.zero_()
     return good
 
 
-def _add_stream(key: bytes, nonces: Sequence[bytes], pages: Tensor) -> Tensor:
+def _add_stream(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor) -> Tensor:
     """Return pages [n, bytes] uint8 with ChaCha20's stream added, from block 1 on."""
     count, size = pages.shape
     words = -(-size // 4)
     given = pages.contiguous() if size % 4 == 0 else torch.nn.functional.pad(pages, (0, 4 * words - size))
     given, out = given.view(torch.int32), torch.empty(count, words, dtype=torch.int32, device=pages.device)
-    state = torch.from_numpy(np.frombuffer(key + b"".join(nonces), np.int32).copy()).to(pages.device)
+    state = torch.from_numpy(np.frombuffer(bytes(key) + b"".join(nonces), np.int32).copy()).to(pages.device)
     _chacha20[(count, -(-words // (16 * _BLOCKS)))](given, out, state, words, blocks=_BLOCKS)
     state.zero_()
     return out.view(torch.uint8)[:, :size].contiguous()
 
 
-def _tag(key: bytes, nonce: bytes, data: np.ndarray, context: bytes) -> bytes:
+def _tag(key: bytes | bytearray, nonce: bytes, context: bytes, data: np.ndarray) -> bytes:
     """Return the tag of RFC 8439, section 2.8: its key is the first half of block 0."""
     stream = Cipher(algorithms.ChaCha20(key, bytes(4) + nonce), None).encryptor()
     tag = Poly1305(stream.update(bytes(32)))

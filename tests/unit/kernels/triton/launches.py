@@ -64,7 +64,7 @@ def pages() -> None:
         torch.zeros(2, 2, KV_HEADS, CACHE_ROWS),
     )
     wipe.wipe(data, tops, torch.zeros(3, dtype=torch.int64), 16)
-    seal.seal(bytes(32), [bytes(12)], torch.zeros(1, 1 << 16, dtype=torch.uint8), b"")
+    seal.seal(bytes(32), [bytes(12)], torch.zeros(1, 1 << 16, dtype=torch.uint8), [b""])
 
 
 def sample() -> None:
