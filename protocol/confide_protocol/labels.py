@@ -18,6 +18,8 @@ PATH_EVIDENCE: Final = "/evidence"
 PATH_KEYS: Final = "/.well-known/ohttp-gateway"
 PATH_OHTTP: Final = "/ohttp/"  # + keyset digest, hex: a routing hint, never a decision
 PATH_HEALTH: Final = "/healthz"
+PATH_EHBP_KEYS: Final = "/.well-known/hpke-keys"  # where EHBP's clients look
+PATH_API: Final = "/v1/"  # what EHBP leaves in clear: the path, and every header field
 
 # --- Domain separation of everything that is hashed, signed or exported
 PURPOSE_KEYSET: Final = "confide.keyset.v1"
@@ -30,6 +32,7 @@ PURPOSE_POLICY: Final = "confide.policy.v1"
 PURPOSE_RESULT: Final = "confide.result.v1"
 EAT_PROFILE_RECEIPT: Final = "tag:confide,2026:receipt#1"
 DIALECT_CHUNKED_OHTTP: Final = "ohttp-chunked-08"
+DIALECT_EHBP: Final = "ehbp (not promised: bound path and headers, end of message, post-quantum)"
 LABEL_GPU_NONCE: Final = b"confide.gpu.v1"
 LABEL_NONCE_LEAF: Final = b"confide.nonce.leaf.v1"
 LABEL_NONCE_NODE: Final = b"confide.nonce.node.v1"
@@ -52,6 +55,9 @@ FIELD_CACHE_KEY: Final = "confide-cache-key"
 FIELD_RECEIPT: Final = "confide-receipt"
 # --- Clear header from gateway to enclave: whom fairness counts, nothing else
 FIELD_ACCOUNT: Final = "confide-account"
+# --- Clear header fields of EHBP, request and response: 32 bytes in lower-case hex
+FIELD_EHBP_KEY: Final = "ehbp-encapsulated-key"
+FIELD_EHBP_NONCE: Final = "ehbp-response-nonce"
 
 INNER_SCHEME: Final = "https"
 INNER_AUTHORITY: Final = "enclave.invalid"
@@ -71,6 +77,7 @@ PROBLEMS: Final[dict[int, bytes]] = {
     408: b'{"type":"about:blank","status":408,"title":"Request Timeout"}',
     413: b'{"type":"about:blank","status":413,"title":"Content Too Large"}',
     415: b'{"type":"about:blank","status":415,"title":"Unsupported Media Type"}',
+    422: b'{"type":"urn:ietf:params:ehbp:error:key-config","status":422,"title":"Key Configuration Mismatch"}',
     429: b'{"type":"about:blank","status":429,"title":"Too Many Requests"}',
     502: b'{"type":"about:blank","status":502,"title":"Bad Gateway"}',
     503: b'{"type":"about:blank","status":503,"title":"Service Unavailable"}',

@@ -49,7 +49,8 @@ class ReceiptClaims:
     """What the enclave says of one exchange; `client_asserted` alone is what it was told.
 
     Floats of `sampling` are decimal text. Token counts are bucketed where the shape is.
-    Where the request was refused for naming no statement of a live keyset, `statement_digest` is None.
+    Where the request was refused for naming no statement of a live keyset, `statement_digest` is None; so it is
+    wherever the dialect has no place for a statement.
     Label 6 is CWT's iat; those below -65536 are private to our eat_profile.
     """
 
@@ -86,7 +87,7 @@ class ReceiptClaims:
 def parse_claims(payload: bytes) -> ReceiptClaims:
     """Parse a receipt's payload; makes no trust claim. Raises: Malformed, naming the claim."""
     claims = ReceiptClaims(**cwt.read_claims(_claim_map(payload), ReceiptClaims, labels.EAT_PROFILE_RECEIPT))
-    if claims.statement_digest is None and claims.outcome != "refused":
+    if claims.statement_digest is None and claims.outcome != "refused" and claims.dialect != labels.DIALECT_EHBP:
         raise Malformed("statement_digest is absent but nothing was refused")
     return claims
 

@@ -40,14 +40,16 @@ export const isDigest: Test = isBytes(DIGEST_BYTES);
 export const isTime: Test = isInt(0, 253_402_300_800);
 
 /** Decode a closed map of one purpose and return its other fields. Throws Malformed. */
-export function readStatement(data: Uint8Array, purpose: string, tests: Tests): Tree {
+export function readStatement(data: Uint8Array, purpose: string, tests: Tests, optional: Tests = {}): Tree {
   const tree = asTree(decode(data));
   const named = tree?.get("purpose") === purpose;
   tree?.delete("purpose");
-  if (tree === undefined || !named || tree.size !== Object.keys(tests).length) {
+  const present = Object.entries(optional).filter(([name]) => tree?.has(name));
+  const known = { ...tests, ...Object.fromEntries(present) };
+  if (tree === undefined || !named || tree.size !== Object.keys(known).length) {
     throw new Malformed(`not a ${purpose} statement`);
   }
-  checkFields(tree, tests);
+  checkFields(tree, known);
   return tree;
 }
 

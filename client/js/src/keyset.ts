@@ -17,6 +17,8 @@ export interface Keyset {
   notBeforeUnixS: number;
   notAfterUnixS: number;
   simulated: boolean;
+  /** X25519; there only where the enclave answers EHBP as well. This package never seals to it. */
+  ehbpKey: Bytes | undefined;
   digest: Bytes;
 }
 
@@ -60,7 +62,7 @@ const MANIFEST: Tests = {
 
 /** Parse a keyset statement; makes no trust claim. Does not check the times against a clock. Throws Malformed. */
 export function parseKeyset(data: Uint8Array): Keyset {
-  const tree = readStatement(data, PURPOSE_KEYSET, KEYSET);
+  const tree = readStatement(data, PURPOSE_KEYSET, KEYSET, { ehbp_key: isBytes(32) });
   const keys = tree.get("receipt_keys") as Tree;
   checkFields(keys, RECEIPT_KEYS);
   const [start, end] = [tree.get("not_before") as number, tree.get("not_after") as number];
@@ -76,6 +78,7 @@ export function parseKeyset(data: Uint8Array): Keyset {
     notBeforeUnixS: start,
     notAfterUnixS: end,
     simulated: tree.get("simulated") as boolean,
+    ehbpKey: tree.get("ehbp_key") as Bytes | undefined,
     digest: sha256(data), // a deterministic encoding is the statement's only one
   };
 }

@@ -23,6 +23,7 @@ export const PURPOSE_RESULT = "confide.result.v1";
 export const PURPOSE_AUDIT = "confide.audit.v1";
 export const EAT_PROFILE_RECEIPT = "tag:confide,2026:receipt#1";
 export const DIALECT_CHUNKED_OHTTP = "ohttp-chunked-08";
+export const DIALECT_EHBP = "ehbp (not promised: bound path and headers, end of message, post-quantum)";
 export const LABEL_NONCE_LEAF = utf8("confide.nonce.leaf.v1");
 export const LABEL_NONCE_NODE = utf8("confide.nonce.node.v1");
 export const LABEL_TRANSCRIPT_LEAF = utf8("confide.transcript.leaf.v1");

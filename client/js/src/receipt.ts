@@ -7,7 +7,7 @@ import { Malformed, ReceiptInvalid } from "./errors.js";
 import { isAbsentOr, isBool, isDigest, isInt, isOneOf, isText, isTime, type Test } from "./fields.js";
 import { sha256 } from "./hash.js";
 import type { Keyset } from "./keyset.js";
-import { DIALECT_CHUNKED_OHTTP, EAT_PROFILE_RECEIPT, KEYSET_GRACE_S } from "./labels.js";
+import { DIALECT_CHUNKED_OHTTP, DIALECT_EHBP, EAT_PROFILE_RECEIPT, KEYSET_GRACE_S } from "./labels.js";
 import { ed25519Holds, mlDsa65Holds } from "./signature.js";
 import type { TranscriptDigests } from "./transcript.js";
 
@@ -93,7 +93,7 @@ export function parseClaims(payload: Uint8Array): ReceiptClaims {
     if (!isValid(tree.get(label))) throw new Malformed(`${name} is not of its type or range`);
     claims[name] = tree.get(label);
   }
-  if (claims.statement_digest === null && claims.outcome !== "refused") {
+  if (claims.statement_digest === null && claims.outcome !== "refused" && claims.dialect !== DIALECT_EHBP) {
     throw new Malformed("statement_digest is absent but nothing was refused");
   }
   return claims as unknown as ReceiptClaims;

@@ -47,7 +47,13 @@ def test_a_keyset_goes_both_ways() -> None:
 def test_every_field_of_a_keyset_is_in_its_digest(field: str) -> None:
     """No field can change while the digest stays."""
     value = getattr(KEYSET, field)
-    other = {bytes: lambda: value[:-1] + b"\xff", bool: lambda: not value, int: lambda: value + 1}[type(value)]()
+    changes = {
+        bytes: lambda: value[:-1] + b"\xff",
+        bool: lambda: not value,
+        int: lambda: value + 1,
+        type(None): lambda: b"\x07" * 32,
+    }
+    other = changes[type(value)]()
     assert dataclasses.replace(KEYSET, **{field: other}).digest != KEYSET.digest
 
 
@@ -82,6 +88,18 @@ def test_malformed_keysets_are_refused(changes: dict[str, Any]) -> None:
     """A missing, unknown, mistyped or missized entry is Malformed."""
     with pytest.raises(Malformed):
         parse_keyset(changed(KEYSET.encoded, **changes))
+
+
+def test_a_keyset_names_the_key_of_a_foreign_dialect_only_where_there_is_one() -> None:
+    """Without EHBP the statement is as it was before there was one; with it, its key is part of what is attested."""
+    assert "ehbp_key" not in cbor.decode(KEYSET.encoded)
+    both = dataclasses.replace(KEYSET, ehbp_key=b"\x07" * 32)
+    assert parse_keyset(both.encoded) == both
+    for wrong in (b"\x07" * 31, b"\x07" * 33, "07" * 32):
+        with pytest.raises(Malformed):
+            parse_keyset(changed(both.encoded, ehbp_key=wrong))
+    with pytest.raises(Malformed):
+        parse_keyset(cbor.encode(cbor.decode(KEYSET.encoded) | {"ehbp_key": None}))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"\x00", b"\xa0", b"\xa1\x67purpose\x00"])
