@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from confide_protocol import labels
 from confide_protocol.errors import LocalStateError, Replayed
-from confide_protocol.hpke import HKDF_SHA256, REQUIRED, PrivateKey, Suite
+from confide_protocol.hpke import HKDF_SHA256, REQUIRED, KemId, PrivateKey, Suite
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs
 from confide_protocol.keyset import Keyset
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +34,7 @@ class Generation:
     """One keyset with its private halves, its replay store and the evidence that was issued for it.
 
     The replay store holds SHA-256(enc) of every opened request and forgets none: when full, it opens nothing more.
+    `ehbp` is there where EHBP is answered, and serves nothing else.
     """
 
     keyset: Keyset
@@ -43,6 +44,7 @@ class Generation:
     receipt_ml_dsa_65: MLDSA65PrivateKey = field(repr=False)
     usage_ed25519: Ed25519PrivateKey = field(repr=False)
     replay_capacity: int
+    ehbp: PrivateKey | None = field(default=None, repr=False)
     _seen: set[bytes] = field(default_factory=set, repr=False)
     _statements: set[bytes] = field(default_factory=set, repr=False)
 
@@ -83,10 +85,11 @@ class KeysetHolder:
         random: Random,
         may_rotate: Callable[[], bool] = lambda: True,
         forget: Callable[[], object] = lambda: None,
+        ehbp: bool = False,
     ) -> None:
         """`forget` is called when a keyset's end takes the salts of all tenants with it."""
         self._manifest_digest = manifest_digest
-        self._simulated = simulated
+        self._simulated, self._ehbp = simulated, ehbp
         self._lifetime_s, self._grace_s = lifetime_s, grace_s
         self._replay_capacity = replay_capacity
         self._clock, self._random, self._may_rotate, self._forget = clock, random, may_rotate, forget
@@ -103,13 +106,15 @@ class KeysetHolder:
             raise LocalStateError("the keys have ended, and no new ones may be made")
         return self._current
 
+    @property
+    def live(self) -> tuple[Generation, ...]:
+        """Return all that is opened now, the keyset in use first."""
+        self.tick()
+        return tuple(each for each in (self._current, self._previous) if each is not None)
+
     def find(self, digest: bytes) -> Generation | None:
         """Return the live generation of that digest, if any."""
-        self.tick()
-        for generation in (self._current, self._previous):
-            if generation is not None and generation.digest == digest:
-                return generation
-        return None
+        return next((each for each in self.live if each.digest == digest), None)
 
     def tick(self) -> None:
         """Rotate and drop what is due."""
@@ -143,6 +148,7 @@ class KeysetHolder:
         ed25519 = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
         ml_dsa_65 = MLDSA65PrivateKey.from_seed_bytes(fresh(self._random))
         usage = Ed25519PrivateKey.from_private_bytes(fresh(self._random))
+        ehbp = PrivateKey.generate(KemId.X25519, fresh(self._random)) if self._ehbp else None
         # A client's clock may lag by as much as its requests' date may.
         not_before = int(self._clock()) - min(labels.DATE_TOLERANCE_S, (self._lifetime_s - self._grace_s) // 2)
         config = KeyConfig(KEY_ID, suite.kem, seal.public, ((HKDF_SHA256, suite.aead),))
@@ -155,6 +161,7 @@ class KeysetHolder:
             not_before_unix_s=not_before,
             not_after_unix_s=not_before + self._lifetime_s,
             simulated=self._simulated,
+            ehbp_key=None if ehbp is None else ehbp.public,
         )
         return Generation(
             keyset=keyset,
@@ -164,4 +171,5 @@ class KeysetHolder:
             receipt_ml_dsa_65=ml_dsa_65,
             usage_ed25519=usage,
             replay_capacity=self._replay_capacity,
+            ehbp=ehbp,
         )

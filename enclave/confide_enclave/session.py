@@ -211,7 +211,7 @@ class Session:
             async with self.deadlines.until(deadline_s):
                 return await self.api.answer(call)
         except Exception as error:  # noqa: BLE001 - whatever fails past the boundary is answered sealed
-            return refuse(self._presentable(error))
+            return refuse(self.presentable(error))
 
     async def _seal(
         self,
@@ -237,7 +237,7 @@ class Session:
             if sealed:
                 await reply(b"".join(sealed))
             sealed = []
-            batch = await self._next(answer, deadline_s)
+            batch = await self.next_batch(answer, deadline_s)
         method, path = (request.head.method, request.head.path) if request.head else ("", "")
         claims = make_claims(
             request.generation,
@@ -258,7 +258,7 @@ class Session:
         *before, last = shaper.finish(((labels.FIELD_RECEIPT, text),))
         await reply(b"".join([*map(sealer.seal, before), sealer.seal(last, final=True)]))
 
-    async def _next(self, answer: Answer, deadline_s: float) -> tuple[bytes, ...] | None:
+    async def next_batch(self, answer: Answer, deadline_s: float) -> tuple[bytes, ...] | None:
         """Return the next batch, or the error event that ends an aborted stream, or None at the end."""
         if answer.rest is None:
             return None
@@ -267,9 +267,9 @@ class Session:
                 return await anext(answer.rest, None)
         except Exception as error:  # noqa: BLE001 - whatever fails past the boundary is answered sealed
             answer.record.outcome = "aborted"
-            return (event(error_body(self._presentable(error))),)
+            return (event(error_body(self.presentable(error))),)
 
-    def _presentable(self, error: Exception) -> ConfideError:
+    def presentable(self, error: Exception) -> ConfideError:
         """Turn a failure into one that may be told to the client; what nobody foresaw is reported first."""
         if isinstance(error, (Refusal, EngineError, ProtocolError)):
             return error
