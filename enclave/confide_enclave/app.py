@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -13,10 +13,11 @@ from urllib.parse import parse_qsl
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import parse_endorsements
 from confide_protocol import labels
-from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError
+from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError, UnknownKey
 from structlog.typing import FilteringBoundLogger
 
 from confide_enclave.attester import QuoteRoom
+from confide_enclave.ehbp import Foreign, StaleKey
 from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES, Shelf
 from confide_enclave.errors import Busy, RequestTimeout, RequestTooLarge
 from confide_enclave.keys import KeysetHolder
@@ -27,6 +28,7 @@ from confide_enclave.settings import Limits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Answering = Callable[[AsyncIterator[bytes]], Coroutine[None, None, None]]
 
 MAINTENANCE_S: Final = 1.0
 HEALTHY: Final = b'{"status":"ok"}'
@@ -57,10 +59,13 @@ class EnclaveApp:
         log: FilteringBoundLogger,
         close: Callable[[], Awaitable[None]],
         recheck: Recheck,
+        foreign: Foreign | None = None,
     ) -> None:
+        """`foreign` answers EHBP; None: nothing does."""
         self._session, self._holder, self._room, self._shelf = session, holder, room, shelf
         self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
         self._limits, self._log, self._close, self._recheck = limits, log, close, recheck
+        self._foreign = foreign
         self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -110,6 +115,8 @@ class EnclaveApp:
                 await self._endorsements(scope, receive, reply)
             elif path.startswith(labels.PATH_OHTTP):
                 await self._sealed(scope, receive, reply)
+            elif self._foreign is not None and path.startswith(labels.PATH_API):
+                await self._ehbp(self._foreign, scope, receive, reply)
             else:
                 await reply.problem(404)
         except ClientLeft:
@@ -184,39 +191,63 @@ class EnclaveApp:
 
     async def _sealed(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        digest_hex = scope["path"].removeprefix(labels.PATH_OHTTP)
         if scope["method"] != "POST":
             await reply.problem(405)
         elif headers.get(b"content-type") != labels.MEDIA_REQUEST.encode() or b"content-encoding" in headers:
             await reply.problem(415)
-        elif int(headers.get(b"content-length", b"0")) > self._limits.max_request_bytes:
-            await reply.problem(413)
         else:
-            try:
-                async with self._slots.hold():
-                    await self._exchange(scope["path"], headers, receive, reply)
-            except Busy:
-                await reply.problem(503)
-            except (RequestTimeout, RequestTooLarge) as fault:
-                await reply.problem(fault.http_status)
-            except ProtocolError:
-                await reply.problem(400)
 
-    async def _exchange(self, path: str, headers: dict[bytes, bytes], receive: Receive, reply: "_Reply") -> None:
-        digest_hex = path.removeprefix(labels.PATH_OHTTP)
-        generation = self._holder.find(bytes.fromhex(digest_hex)) if _HEX_32.fullmatch(digest_hex) else None
-        if generation is None:
+            async def answer(body: AsyncIterator[bytes]) -> None:
+                generation = self._holder.find(bytes.fromhex(digest_hex)) if _HEX_32.fullmatch(digest_hex) else None
+                if generation is None:
+                    raise UnknownKey
+                await self._session.run(generation, body, _account(headers), reply.sealed)
+
+            await self._within_limits(answer, headers, receive, reply)
+
+    async def _ehbp(self, foreign: Foreign, scope: Message, receive: Receive, reply: "_Reply") -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path: str = scope["path"]
+        enc_hex = headers.get(labels.FIELD_EHBP_KEY.encode(), b"").decode("latin-1")
+        if scope["method"] == "GET" and not enc_hex:
+            said = await foreign.clear(path, _account(headers))
+            await reply.whole(said.status, said.content_type.encode(), b"".join(said.first))
+        elif scope["method"] != "POST":
+            await reply.problem(405)
+        elif not enc_hex or b"content-encoding" in headers:
+            await reply.problem(415)
+        elif not _HEX_32.fullmatch(enc_hex):
             await reply.problem(400)
+        else:
+
+            async def answer(body: AsyncIterator[bytes]) -> None:
+                enc = bytes.fromhex(enc_hex)
+                await foreign.run(path, enc, body, _account(headers), reply.begin, reply.sealed)
+
+            await self._within_limits(answer, headers, receive, reply)
+
+    async def _within_limits(
+        self, answer: Answering, headers: dict[bytes, bytes], receive: Receive, reply: "_Reply"
+    ) -> None:
+        """Have `answer` read the body and reply; what fails before the boundary is told by the status alone."""
+        if int(headers.get(b"content-length", b"0")) > self._limits.max_request_bytes:
+            await reply.problem(413)
             return
-        account = headers.get(labels.FIELD_ACCOUNT.encode(), b"").decode("latin-1")[:128]
+        try:
+            async with self._slots.hold():
+                await self._watched(answer, receive, reply)
+        except Busy:
+            await reply.problem(503)
+        except (RequestTimeout, RequestTooLarge, StaleKey) as fault:
+            await reply.problem(fault.http_status)
+        except ProtocolError:
+            await reply.problem(400)
+
+    async def _watched(self, answer: Answering, receive: Receive, reply: "_Reply") -> None:
+        """Answer for as long as the peer stays. Raises: what `answer` raises, ClientLeft."""
         body_read = asyncio.Event()
-        work = asyncio.create_task(
-            self._session.run(
-                generation,
-                self._body(receive, body_read, self._limits.max_request_bytes),
-                account,
-                reply.sealed,
-            )
-        )
+        work = asyncio.create_task(answer(self._body(receive, body_read, self._limits.max_request_bytes)))
         watch = asyncio.create_task(_disconnected(receive, body_read))
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -295,6 +326,11 @@ class _Reply:
         await self._start(status, content_type, ((b"content-length", b"%d" % len(body)),))
         await self._put({"type": "http.response.body", "body": body})
 
+    async def begin(self, status: int, content_type: str, nonce: bytes) -> None:
+        """Begin an answer of EHBP: its status and type stand in clear."""
+        field = labels.FIELD_EHBP_NONCE.encode(), nonce.hex().encode()
+        await self._start(status, content_type.encode(), (field,))
+
     async def sealed(self, data: bytes) -> None:
         if not self.status:
             await self._start(200, labels.MEDIA_RESPONSE.encode(), ((b"incremental", b"?1"),))
@@ -322,8 +358,14 @@ async def _disconnected(receive: Receive, body_read: asyncio.Event) -> None:
         pass
 
 
+def _account(headers: dict[bytes, bytes]) -> str:
+    return headers.get(labels.FIELD_ACCOUNT.encode(), b"").decode("latin-1")[:128]
+
+
 def _template(path: str) -> str:
     """The path as a log may show it: what the caller wrote into it is left out."""
+    if path.startswith(labels.PATH_API):
+        return labels.PATH_API + "{path}"
     if path.startswith(labels.PATH_OHTTP):
         return labels.PATH_OHTTP + "{keyset}"
     known = (labels.PATH_HEALTH, labels.PATH_EVIDENCE, labels.PATH_KEYS, PATH_ENDORSEMENTS)
