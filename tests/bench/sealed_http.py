@@ -13,7 +13,7 @@ from tests.bench.subjects import PeerAbsent, Script, interleaved_cpu_us, peer_sc
 SERVER = ("uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", "httpx==0.28.1")
 PEERS = {
     "hpke_http": ("hpke-http==4.0.1", "starlette==1.10.0", *SERVER),
-    "tinfoil_ehbp": ("tinfoil-ehbp==0.4.1", *SERVER),
+    "tinfoil_ehbp": ("tinfoil-ehbp==0.4.1", "openai==2.54.0", *SERVER),
 }
 FIGURES = {"request": "request_1kb_cpu_us", "stream": "stream_64_cpu_us"}
 

@@ -54,8 +54,8 @@ WORDS = tuple(f" word{n:011d}" for n in range(STREAM_CHUNKS))
 class Plain:
     """The enclave's API in clear: what sealing is measured against."""
 
-    def __init__(self) -> None:
-        self._api = Api(ScriptedEngine(WORDS), "fp_bench", clock=time.time, random=secrets.token_bytes)
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self._api = Api(engine, "fp_bench", clock=time.time, random=secrets.token_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         call = ApiRequest(
@@ -116,7 +116,7 @@ def run_server(variant: str) -> None:
         keys = keyconfig.encode_key_configs([config]).hex()
         serve(Sealing(plain_app, key), {"path": "/", "ohttp_keys": keys})
     else:
-        serve(Plain() if variant == "plain" else plain_app)
+        serve(Plain(ScriptedEngine(WORDS)) if variant == "plain" else plain_app)
 
 
 def run_enclave() -> None:
@@ -125,7 +125,7 @@ def run_enclave() -> None:
     logs.configure(sys.stderr)
     listener = bind("bench", settings.host, settings.port)
     attester, _ = open_machine(settings)
-    app, holder, _ = assemble(settings, ScriptedEngine(WORDS), attester, SECRET, random=secrets.token_bytes)
+    app, holder, _ = assemble(settings, [ScriptedEngine(WORDS)], attester, SECRET, random=secrets.token_bytes)
     generation = holder.current
     generation.issue(STATEMENT)
     ready = {

@@ -4,6 +4,7 @@ A script that uses it is a server (`serve`: prints one line of JSON, then serves
 to do (`drive READY`: reads "request N" or "stream N", does it, answers "done").
 """
 
+import asyncio
 import json
 import socket
 import sys
@@ -31,6 +32,10 @@ EVENT = padded(b'data: {"object":"chat.completion.chunk","choices":[{"delta":{"c
 STREAM_CHUNKS = 64
 PATH_REQUEST = "/v1/request"
 PATH_STREAM = "/v1/stream"
+PATH_PACED = "/v1/paced"
+PAUSE_S = 0.001
+PACED = 1_000_003  # the seed that asks for it
+PROMPT = "x" * 900
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -44,14 +49,17 @@ async def read_body(receive: Receive) -> bytes:
 
 
 async def plain_app(scope: Message, receive: Receive, send: Send) -> None:
-    """Answer PATH_REQUEST with a kilobyte and PATH_STREAM with 64 events, whatever was sent."""
+    """Answer PATH_REQUEST with a kilobyte, PATH_STREAM with 64 events, PATH_PACED with such as come one by one."""
     await read_body(receive)
-    streams = scope["path"] == PATH_STREAM
+    paced = scope["path"].startswith(PATH_PACED)
+    streams = paced or scope["path"].startswith(PATH_STREAM)
     kind = b"text/event-stream" if streams else b"application/json"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
     if streams:
         for _ in range(STREAM_CHUNKS):
             await send({"type": "http.response.body", "body": EVENT, "more_body": True})
+            if paced:
+                await asyncio.sleep(PAUSE_S)
     await send({"type": "http.response.body", "body": b"" if streams else REPLY})
 
 

@@ -1,4 +1,4 @@
-"""tinfoil-ehbp's client before a small EHBP server. Runs in an environment of its own.
+"""tinfoil-ehbp's client before a small EHBP server, alone or below openai's. Runs in an environment of its own.
 
 The package has no server, so this one follows its SPEC (sections 4 and 5) and uses the package's own framing. It
 keeps one AEAD object a response, where the package's client makes one a chunk: the server is what is measured.
@@ -6,7 +6,10 @@ keeps one AEAD object a response, where the package's client makes one a chunk: 
 
 import json
 import secrets
+import ssl
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,6 +23,7 @@ from ehbp.protocol import (
 )
 from loopback import (
     EVENT,
+    PATH_PACED,
     PATH_REQUEST,
     PATH_STREAM,
     REPLY,
@@ -34,6 +38,7 @@ from loopback import (
     read_body,
     serve,
 )
+from pairs import Exchanges, openai_exchanges, run
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
 SUITE = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
@@ -96,5 +101,40 @@ def run_driver(ready: dict[str, str]) -> None:
     drive(request, stream)
 
 
+def plain_client(url: str) -> Callable[[], Exchanges]:
+    import openai
+
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return lambda: calls(openai, url, httpx.HTTPTransport(verify=nobody))
+
+
+def sealed_client(ready: dict[str, str]) -> Callable[[], Exchanges]:
+    import openai
+    from ehbp import EHBPTransport, ServerIdentity
+
+    def make() -> Exchanges:
+        identity = ServerIdentity.from_public_key_hex(ready["public_key"])
+        inner = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return calls(openai, ready["url"], EHBPTransport(identity, inner=inner))
+
+    return make
+
+
+def calls(openai: Any, url: str, transport: httpx.BaseTransport) -> Exchanges:
+    http = httpx.Client(transport=transport, trust_env=False, timeout=openai.DEFAULT_TIMEOUT)
+    return openai_exchanges(
+        *(
+            openai.OpenAI(base_url=url + path, api_key="bench", http_client=http)
+            for path in (PATH_REQUEST, PATH_STREAM, PATH_PACED)
+        )
+    )
+
+
 if __name__ == "__main__":
-    run_server() if sys.argv[1] == "serve" else run_driver(json.loads(sys.argv[2]))
+    if sys.argv[1] == "serve":
+        run_server()
+    elif sys.argv[1] == "drive":
+        run_driver(json.loads(sys.argv[2]))
+    else:
+        given = json.loads(sys.argv[2])
+        run({"plain": lambda: plain_client(given["plain"]), "sealed": lambda: sealed_client(given)}, *sys.argv[3:])
