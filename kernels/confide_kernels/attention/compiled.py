@@ -12,7 +12,7 @@ from torch import Tensor
 
 from confide_kernels.attention import exact
 from confide_kernels.attention.spans import Span, Spans
-from confide_kernels.gemm import multiply_int8
+from confide_kernels.gemm.naive import multiply_int8
 from confide_kernels.jit import F32, F64, I8, I16, I32, I64, U8, empty, kernel, part
 from confide_kernels.quant.compiled import MIDDLE, empty_rows, round_row
 from confide_kernels.quant.naive import LEAST, Rows
@@ -44,7 +44,7 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans) -> Rows:
         cache.data.numpy(),
         cache.tops.numpy(),
         spans.numbers,
-        spans.rows,
+        spans.rows.astype(np.int64, copy=False),
         _table(),
         out,
         levels,

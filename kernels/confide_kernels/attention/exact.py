@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from confide_kernels.attention.spans import Spans
-from confide_kernels.gemm import multiply_int8
+from confide_kernels.gemm.naive import multiply_int8
 from confide_kernels.quant.naive import LEAST, LEVELS, Rows, quantise
 from confide_kernels.rope import Cache
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from confide_kernels.jit import I64
+from confide_kernels.jit import I32, I64
 
 
 class Span(NamedTuple):
@@ -25,12 +25,14 @@ class Span(NamedTuple):
 class Spans(NamedTuple):
     """The spans of a step: as they are, and as arrays.
 
-    numbers: [spans, 4] int64, of each start, queries, context, and where its rows begin in `rows` int64.
+    numbers: [spans, 4] int64, of each start, queries, context, and where its rows begin in `rows` int64. Or `rows`
+    are int32 pages of `page_rows` rows each, a span's are pages from there on, and `parts` are not given.
     """
 
     parts: Sequence[Span]
     numbers: I64
-    rows: I64
+    rows: I64 | I32
+    page_rows: int = 1
 
     @classmethod
     def of(cls, parts: Sequence[Span]) -> "Spans":
@@ -43,3 +45,18 @@ class Spans(NamedTuple):
         if any(len(of) != part.context for of, part in zip(rows, parts, strict=True)):
             raise ValueError("a span has as many rows as its context")
         return cls(parts, numbers, np.concatenate(rows) if rows else np.empty(0, np.int64))
+
+    @classmethod
+    def paged(cls, numbers: I64, pages: I32, page_rows: int) -> "Spans":
+        """Make spans of pages, for GPUs alone. pages: any shape; numbers count in it as it lies flat.
+
+        Raises: ValueError where a span has more pages than there are, or fewer rows of context than queries.
+        """
+        start, queries, context, where = numbers.reshape(-1, 4).T
+        if page_rows < 1 or page_rows & (page_rows - 1):
+            raise ValueError("a page has a power of two of rows")
+        if ((start < 0) | (queries < 1) | (context < queries) | (where < 0)).any():
+            raise ValueError("a span has queries, and at least as many rows of context")
+        if (where + -(-context // page_rows) > pages.size).any():
+            raise ValueError("a span has pages for all of its context")
+        return cls((), numbers, pages.reshape(-1), page_rows)

@@ -5,6 +5,8 @@ the first, with their maximum; the second finds how far weights go, and their su
 Many queries (reading a prompt): a program does all three for its rows, and makes the scores anew each time.
 """
 
+from typing import Final
+
 import torch
 import triton.language as tl
 from torch import Tensor
@@ -25,12 +27,15 @@ from confide_kernels.attention.triton_parts import (
     make_scores,
     make_weights,
     reach_of,
+    row_of,
 )
 from confide_kernels.gpu import EXACT, block_of, divide, kernel, ordered_bits
 from confide_kernels.quant.naive import Rows
 from confide_kernels.quant.triton import quantise
 from confide_kernels.rope import Cache
 
+# Rows of context that a program takes at once.
+_BLOCK: Final = 64
 _BELOW = tl.constexpr(-(2**31))
 _MOST, _UNIT = tl.constexpr(exact.MOST.item()), tl.constexpr(exact.UNIT.item())
 
@@ -45,15 +50,15 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, 
         raise ValueError("the cache must be contiguous")
     if isinstance(spans, Spans):
         spans = place(spans, heads // kv_heads, q.device)
-    q, sharp = q.contiguous(), torch.mul(q_tops, exact.sharpness(width)).contiguous()
+    q, q_tops = q.contiguous(), q_tops.contiguous()
     out = torch.empty(n, heads * width, device=q.device)
     if len(spans.few.numbers):
-        _attend_few(q, sharp, cache, spans.few, spans.rows, out, split)
+        _attend_few(q, q_tops, cache, spans, out, split)
     if len(spans.many.numbers):
         _attend_many[(len(spans.many.numbers), kv_heads)](
-            *_inputs(q, sharp, cache, spans.many, spans.rows),
+            *_inputs(q, q_tops, cache, spans, spans.many),
             out,
-            **_shape(q, cache, spans.many, 64),
+            **_shape(q, cache, spans, spans.many),
             num_warps=8,
             # Triton 3.6 fails to pipeline products that are not added up.
             num_stages=1,
@@ -62,22 +67,18 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, 
     return quantise(out)
 
 
-def _attend_few(
-    q: Tensor, sharp: Tensor, cache: Cache, tiles: Tiles, rows: Tensor, out: Tensor, split: int | None
-) -> None:
-    n, heads, width = q.shape
-    kv_heads, block = cache.data.shape[2], 64
-    split = split or split_for(tiles.longest, len(tiles.numbers) * kv_heads, block)
-    split = max(split, block)
+def _attend_few(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, out: Tensor, split: int | None) -> None:
+    (n, heads, width), kv_heads, tiles = q.shape, cache.data.shape[2], spans.few
+    split = split or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _BLOCK)
     splits = -(-tiles.longest // split)
     scores = torch.empty(n, heads, splits * split, device=q.device)
     greatest = torch.full((n, heads), _BELOW.value, dtype=torch.int32, device=q.device)
-    tops = torch.zeros(n, heads, dtype=torch.int32, device=q.device)
-    totals = torch.zeros(n, heads, dtype=torch.int64, device=q.device)
-    sums = torch.zeros(n, heads, width, dtype=torch.int64, device=q.device)
+    # In one piece, to be zeroed in one go.
+    zeros = torch.zeros(n * heads * (width + 2), dtype=torch.int64, device=q.device)
+    sums, totals, tops = torch.split(zeros, [n * heads * width, n * heads, n * heads])
+    tops = tops.view(torch.int32)
     grid = len(tiles.numbers), kv_heads, splits
-    inputs = _inputs(q, sharp, cache, tiles, rows)
-    shape = _shape(q, cache, tiles, block)
+    inputs, shape = _inputs(q, q_tops, cache, spans, tiles), _shape(q, cache, spans, tiles)
     kept = {"scores": scores, "greatest": greatest, "length": splits * split, "split": split}
     _score[grid](*inputs, **kept, **shape, num_warps=4, **EXACT)
     _weigh[grid](*inputs, **kept, tops=tops, totals=totals, **shape, num_warps=4, **EXACT)
@@ -93,12 +94,12 @@ def _attend_few(
     )
 
 
-def _inputs(q: Tensor, sharp: Tensor, cache: Cache, tiles: Tiles, rows: Tensor) -> tuple[Tensor | int, ...]:
+def _inputs(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, tiles: Tiles) -> tuple[Tensor | int, ...]:
     table = exact.table(q.device)
-    return q, sharp, cache.data, cache.tops, tiles.numbers, rows, table, cache.data.shape[1]
+    return q, q_tops, cache.data, cache.tops, tiles.numbers, spans.rows, table, cache.data.shape[1]
 
 
-def _shape(q: Tensor, cache: Cache, tiles: Tiles, block: int) -> dict[str, int]:
+def _shape(q: Tensor, cache: Cache, spans: Placed, tiles: Tiles) -> dict[str, int | float]:
     heads, width = q.shape[1:]
     return {
         "heads": heads,
@@ -106,14 +107,16 @@ def _shape(q: Tensor, cache: Cache, tiles: Tiles, block: int) -> dict[str, int]:
         "width": width,
         "size": tiles.size,
         "wide": block_of(width, 32),
-        "block": block,
+        "block": _BLOCK,
+        "page_rows": spans.page_rows,
+        "sharp": exact.sharpness(width).item(),
     }
 
 
 @kernel
 def _score(
     q: tl.tensor,
-    sharp: tl.tensor,
+    q_tops: tl.tensor,
     kept: tl.tensor,
     kept_tops: tl.tensor,
     numbers: tl.tensor,
@@ -123,22 +126,24 @@ def _score(
     scores: tl.tensor,
     greatest: tl.tensor,
     length: tl.tensor,
-    split: tl.constexpr,
+    split: tl.tensor,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
+    page_rows: tl.constexpr,
+    sharp: tl.constexpr,
 ) -> None:
     places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        query, sharpness = load_queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
+        query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
         most = tl.full([size], _BELOW, tl.int32)
-        for step in range(0, split, block):
-            t = begin + step + tl.arange(0, block)
-            row = tl.load(rows + where + t, t < last, 0)
+        for first in range(begin, tl.minimum(begin + split, last), block):
+            t = first + tl.arange(0, block)
+            row = row_of(rows, where, t, last, page_rows)
             made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             tl.store(scores + places[:, None] * length + t[None, :], made, shown)
@@ -149,7 +154,7 @@ def _score(
 @kernel
 def _weigh(
     q: tl.tensor,
-    sharp: tl.tensor,
+    q_tops: tl.tensor,
     kept: tl.tensor,
     kept_tops: tl.tensor,
     numbers: tl.tensor,
@@ -161,22 +166,24 @@ def _weigh(
     length: tl.tensor,
     tops: tl.tensor,
     totals: tl.tensor,
-    split: tl.constexpr,
+    split: tl.tensor,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
+    page_rows: tl.constexpr,
+    sharp: tl.constexpr,
 ) -> None:
     places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
         most = decode(tl.load(greatest + places, own, 0))
         reach, total = tl.zeros([size], tl.int32), tl.zeros([size], tl.int64)
-        for step in range(0, split, block):
-            t = begin + step + tl.arange(0, block)
-            row = tl.load(rows + where + t, t < last, 0)
+        for first in range(begin, tl.minimum(begin + split, last), block):
+            t = first + tl.arange(0, block)
+            row = row_of(rows, where, t, last, page_rows)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
             weights, odd = make_weights(made, most, shown, table)
@@ -190,7 +197,7 @@ def _weigh(
 @kernel
 def _sum(
     q: tl.tensor,
-    sharp: tl.tensor,
+    q_tops: tl.tensor,
     kept: tl.tensor,
     kept_tops: tl.tensor,
     numbers: tl.tensor,
@@ -202,13 +209,15 @@ def _sum(
     length: tl.tensor,
     tops: tl.tensor,
     sums: tl.tensor,
-    split: tl.constexpr,
+    split: tl.tensor,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
+    page_rows: tl.constexpr,
+    sharp: tl.constexpr,
 ) -> None:
     places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
@@ -217,9 +226,9 @@ def _sum(
         per_level = divide(_MOST, decode_top(tl.load(tops + places, own, 0)))
         high, middle = tl.zeros([size, wide], tl.int32), tl.zeros([size, wide], tl.int32)
         low = tl.zeros([size, wide], tl.int32)
-        for step in range(0, split, block):
-            t = begin + step + tl.arange(0, block)
-            row = tl.load(rows + where + t, t < last, 0)
+        for first in range(begin, tl.minimum(begin + split, last), block):
+            t = first + tl.arange(0, block)
+            row = row_of(rows, where, t, last, page_rows)
             shown = own[:, None] & (t[None, :] < sees[:, None])
             made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
             weights, _ = make_weights(made, most, shown, table)
@@ -261,7 +270,7 @@ def _join(
 @kernel
 def _attend_many(
     q: tl.tensor,
-    sharp: tl.tensor,
+    q_tops: tl.tensor,
     kept: tl.tensor,
     kept_tops: tl.tensor,
     numbers: tl.tensor,
@@ -275,20 +284,22 @@ def _attend_many(
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
+    page_rows: tl.constexpr,
+    sharp: tl.constexpr,
 ) -> None:
     places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
-    query, sharpness = load_queries(q, places, own, width, wide), tl.load(sharp + places, own, 0.0)
+    query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
     bits = tl.full([size], _BELOW, tl.int32)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
-        row = tl.load(rows + where + t, t < last, 0)
+        row = row_of(rows, where, t, last, page_rows)
         made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
         bits = tl.maximum(bits, tl.max(tl.where(t[None, :] < sees[:, None], ordered_bits(made), _BELOW), 1))
     most = decode(bits)
     reach, total = tl.zeros([size], tl.int32), tl.zeros([size], tl.int64)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
-        row = tl.load(rows + where + t, t < last, 0)
+        row = row_of(rows, where, t, last, page_rows)
         shown = own[:, None] & (t[None, :] < sees[:, None])
         made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
         weights, odd = make_weights(made, most, shown, table)
@@ -300,7 +311,7 @@ def _attend_many(
     low = tl.zeros([size, wide], tl.int32)
     for first in range(0, last, block):
         t = first + tl.arange(0, block)
-        row = tl.load(rows + where + t, t < last, 0)
+        row = row_of(rows, where, t, last, page_rows)
         shown = own[:, None] & (t[None, :] < sees[:, None])
         made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
         weights, _ = make_weights(made, most, shown, table)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from confide_kernels.attention.spans import Spans
 from confide_kernels.attention.tiles import Placed, Tiles, place, split_for
-from confide_kernels.attention.triton_parts import load_queries, load_tile
+from confide_kernels.attention.triton_parts import load_queries, load_tile, row_of
 from confide_kernels.gpu import block_of, kernel
 
 _BLOCK: Final = 64
@@ -26,12 +26,12 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Spans | Placed, split
     for tiles, own in ((spans.few, split), (spans.many, spans.many.longest)):
         if len(tiles.numbers):
             own = own or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _BLOCK)
-            _attend_tiles(q, keys, values, tiles, spans.rows, out, max(own, _BLOCK))
+            _attend_tiles(q, keys, values, spans, tiles, out, max(own, _BLOCK))
     return out
 
 
 def _attend_tiles(
-    q: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, rows: Tensor, out: Tensor, split: int
+    q: Tensor, keys: Tensor, values: Tensor, spans: Placed, tiles: Tiles, out: Tensor, split: int
 ) -> None:
     n, heads, width = q.shape
     kv_heads, splits = keys.shape[1], -(-tiles.longest // split)
@@ -43,7 +43,7 @@ def _attend_tiles(
         keys,
         values,
         tiles.numbers,
-        rows,
+        spans.rows,
         parts,
         peaks,
         totals,
@@ -53,6 +53,7 @@ def _attend_tiles(
         scale=math.log2(math.e) / math.sqrt(width),
         whole=splits == 1,
         block=_BLOCK,
+        page_rows=spans.page_rows,
         num_warps=4,
         num_stages=2,
         **shape,
@@ -81,6 +82,7 @@ def _attend(
     scale: tl.constexpr,
     whole: tl.constexpr,
     block: tl.constexpr,
+    page_rows: tl.constexpr,
 ) -> None:
     places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
     query, j = load_queries(q, places, own, width, wide), tl.arange(0, wide)
@@ -89,7 +91,7 @@ def _attend(
     made = tl.zeros([size, wide], tl.float32)
     for first in range(begin, tl.minimum(begin + split, last), block):
         t = first + tl.arange(0, block)
-        row = tl.load(rows + where + t, t < last, 0)
+        row = row_of(rows, where, t, last, page_rows)
         at = (row[:, None] * kv_heads + tl.program_id(1)) * width + j[None, :]
         there = (t < last)[:, None] & (j < width)[None, :]
         key = tl.load(keys + at, there, 0.0)

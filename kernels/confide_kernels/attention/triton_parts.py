@@ -24,6 +24,13 @@ def load_tile(
 
 
 @part
+def row_of(rows: tl.tensor, where: tl.tensor, t: tl.tensor, last: tl.tensor, page_rows: tl.constexpr) -> tl.tensor:
+    """Return the cache's rows of places in a context, int64."""
+    page = tl.load(rows + where + t // page_rows, t < last, 0).to(tl.int64)
+    return page * page_rows + t % page_rows
+
+
+@part
 def load_queries(
     q: tl.tensor, places: tl.tensor, own: tl.tensor, width: tl.constexpr, wide: tl.constexpr
 ) -> tl.tensor:

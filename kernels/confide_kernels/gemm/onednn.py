@@ -12,6 +12,7 @@ from torch import Tensor
 
 from confide_kernels.gemm import naive
 from confide_kernels.gemm.naive import MAX_WIDTH, Product
+from confide_kernels.place import on_gpu
 from confide_kernels.quant.naive import Rows
 
 _MIDDLE = 128
@@ -26,6 +27,8 @@ def pack_w8a8(weight: Tensor) -> Tensor:
     """
     if weight.shape[1] > MAX_WIDTH:
         raise ValueError(f"rows of more than {MAX_WIDTH} columns may leave int32")
+    if on_gpu(weight):
+        return weight.contiguous()
     return _pack(weight) if weight.is_cpu and weight.numel() >= _LARGE and is_exact() else weight
 
 

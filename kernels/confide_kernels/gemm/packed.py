@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from confide_kernels.gemm import naive
+from confide_kernels.place import on_gpu
 
 # torch takes groups of these many columns, and rows by the sixteen.
 _GROUPS: Final = (32, 64, 128, 256)
@@ -18,6 +19,8 @@ def pack_w4a16(weight: Tensor, weight_scales: Tensor, dtype: torch.dtype) -> tup
 
     Arguments as in the definition. torch's product rounds scales to bfloat16, so it serves rows of that type alone.
     """
+    if on_gpu(weight):
+        return weight.contiguous(), weight_scales.contiguous()
     out, groups, _ = weight_scales.shape
     fits = out % _ROWS == 0 and 2 * weight.shape[1] in (groups * group for group in _GROUPS)
     if dtype != torch.bfloat16 or weight.device.type != "cpu" or not fits or not _is_right():

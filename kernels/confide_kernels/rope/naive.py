@@ -61,7 +61,28 @@ def rotate_store(
     queries, head_dim] int8; tops: [n, queries] float32.
     """
     _, _, kv_heads, head_dim = cache.data.shape
-    x = qkv.floats()
+    x, queries = _turned(qkv.floats(), heads, turns.index_select(0, positions), kv_heads, head_dim)
+    levels, tops, _ = to_levels(x)
+    levels, tops = levels.to(torch.int8), tops.squeeze(-1)
+    cache.data[:, rows] = levels[:, queries:].view(-1, 2, kv_heads, head_dim).transpose(0, 1)
+    cache.tops[..., rows] = tops[:, queries:].view(-1, 2, kv_heads).permute(1, 2, 0)
+    return levels[:, :queries], tops[:, :queries]
+
+
+def rotate_store_floats(
+    qkv: Tensor, heads: Heads, turns: Tensor, positions: Tensor, data: Tensor, rows: Tensor
+) -> Tensor:
+    """As `rotate_store`, in floats. data: [2, rows, kv_heads, head_dim], whose dtype the queries have."""
+    _, _, kv_heads, head_dim = data.shape
+    x = qkv.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    x, queries = _turned(x, heads, turns.index_select(0, positions), kv_heads, head_dim)
+    x = x.to(data.dtype)
+    data[:, rows] = x[:, queries:].view(-1, 2, kv_heads, head_dim).transpose(0, 1)
+    return x[:, :queries]
+
+
+def _turned(x: Tensor, heads: Heads, turns: Tensor, kv_heads: int, head_dim: int) -> tuple[Tensor, int]:
+    """Return `x` [n, ..] float32, which is overwritten, head by head, and how many heads are queries'."""
     if heads.bias is not None:
         x.add_(heads.bias)
     x = x.view(len(x), -1, head_dim)
@@ -69,9 +90,5 @@ def rotate_store(
     for part, weight in ((x[:, :queries], heads.q_norm), (x[:, queries:turned], heads.k_norm)):
         if weight is not None:
             part.copy_(head_norm_exact(part, weight, heads.epsilon))
-    rotate(x[:, :turned], turns.index_select(0, positions))
-    levels, tops, _ = to_levels(x)
-    levels, tops = levels.to(torch.int8), tops.squeeze(-1)
-    cache.data[:, rows] = levels[:, queries:].view(-1, 2, kv_heads, head_dim).transpose(0, 1)
-    cache.tops[..., rows] = tops[:, queries:].view(-1, 2, kv_heads).permute(1, 2, 0)
-    return levels[:, :queries], tops[:, :queries]
+    rotate(x[:, :turned], turns)
+    return x, queries

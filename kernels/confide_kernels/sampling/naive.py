@@ -53,7 +53,7 @@ def adjust(logits: Tensor, ids: Tensor, repetition: Tensor, shift: Tensor) -> Te
 
 def forbid(logits: Tensor, allowed: Tensor) -> Tensor:
     """Return one row with -inf wherever a bit is 0. allowed: uint8, the lowest bit first; what it lacks is 0."""
-    bits = (allowed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    bits = (allowed[:, None] >> torch.arange(8, dtype=torch.uint8, device=allowed.device)) & 1
     keep = torch.zeros_like(logits, dtype=torch.bool)
     count = min(len(keep), bits.numel())
     keep[:count] = bits.flatten()[:count].bool()

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from confide_kernels.gpu import EXACT, ROUND_WIDE, block_of, kernel, ordered_bits, part
+from confide_kernels.place import send
 from confide_kernels.sampling import naive
 
 _CHUNK: Final = 2048
@@ -55,7 +56,7 @@ def sample(
     if nucleus is None:
         nucleus = not top_ps.is_cpu or bool((top_ps < 1).any())
     temperatures, top_ks, top_ps, min_ps, uniforms = (
-        each.to(device, non_blocking=True) for each in (temperatures, top_ks, top_ps, min_ps, uniforms)
+        send(each, device) for each in (temperatures, top_ks, top_ps, min_ps, uniforms)
     )
     chunks = -(-vocabulary // chunk)
     ids, best, floors = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(3))

@@ -27,8 +27,10 @@ _BLOCK_BYTES: Final = 64
 def seal(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, contexts: Sequence[bytes]) -> Sealed:
     check(key, nonces, pages, contexts)
     data = _add_stream(key, nonces, pages).cpu()
-    tags = tuple(_tag(key, *part, row.numpy()) for *part, row in zip(nonces, contexts, data, strict=True))
-    return Sealed(data, tuple(nonces), tags)
+    parts = zip(nonces, contexts, data, strict=True)
+    return Sealed(
+        data, tuple(nonces), tuple(_tag(key, nonce, context, row.numpy()) for nonce, context, row in parts)
+    )
 
 
 def unseal(key: bytes | bytearray, sealed: Sealed, contexts: Sequence[bytes], pages: Tensor) -> list[bool]:

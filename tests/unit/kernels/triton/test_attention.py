@@ -66,7 +66,7 @@ def test_every_way_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = inputs(4, 2, 32)
     expected = exact.attend_int8(*arguments, Spans.of(SPANS))
     for bound in (1, 100):
-        monkeypatch.setattr("confide_kernels.attention.tiles._MANY_QUERIES", bound)
+        monkeypatch.setattr("confide_kernels.attention.tiles.MANY_QUERIES", bound)
         same_bits(run(*arguments, SPANS), expected)
 
 
