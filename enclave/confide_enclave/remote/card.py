@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +14,19 @@ from confide_protocol.errors import ConfigError, LocalStateError
 from confide_enclave.engine import ModelCard
 from confide_enclave.engine.checkpoint_tokenizer import read_tokenizer
 from confide_enclave.engine.directory import Directory
-from confide_enclave.engine.gguf import F32, Gguf, TensorInfo, from_metadata
+from confide_enclave.engine.gguf import F32, Gguf, TensorInfo, from_metadata, parse_gguf
 from confide_enclave.engine.template import read_thinking, read_tools
+from confide_enclave.remote.servers import SERVERS
 from confide_enclave.remote.settings import RemoteSettings
 
-TESTED_VERSIONS: Final = frozenset({"0.32.0"})
 MAX_FILES: Final = 4_096
 HASH_THREADS: Final = 4
 
 
 def read_vocabulary(path: Path) -> Gguf:
-    """Return the tokenizer and chat template of a published directory, in GGUF's terms. Raises: ConfigError."""
+    """Return the tokenizer and chat template of a published directory or a GGUF file. Raises: ConfigError."""
+    if path.is_file():
+        return _map_gguf(path)
     directory = Directory(path)
     template = path / "chat_template.jinja"
     metadata = read_tokenizer(
@@ -42,7 +45,7 @@ def read_card(path: Path, name: str, settings: RemoteSettings, vocabulary: Gguf 
     vocabulary = vocabulary or read_vocabulary(path)
     return ModelCard(
         name=name,
-        weights_digest=digest_directory(path),
+        weights_digest=_digest_weights(path, settings),
         tokenizer_digest=vocabulary.digest("tokenizer."),
         context_tokens=settings.context_tokens,
         engine={
@@ -50,13 +53,35 @@ def read_card(path: Path, name: str, settings: RemoteSettings, vocabulary: Gguf 
             "mode": "fast",
             "server": settings.server,
             "version": settings.version,
-            "tested": settings.version in TESTED_VERSIONS,
+            "tested": settings.version in SERVERS[settings.server].tested,
             "command": digest_command(settings),
             "context_tokens": settings.context_tokens,
         },
         thinks=read_thinking(vocabulary),
         takes_tools=read_tools(vocabulary),
     )
+
+
+def _map_gguf(path: Path) -> Gguf:
+    try:
+        with path.open("rb") as file:
+            data = mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or "it is empty"
+        raise ConfigError(str(path), "model.weights", f"cannot be read ({reason})") from None
+    return parse_gguf(data, str(path))
+
+
+def _digest_weights(path: Path, settings: RemoteSettings) -> bytes:
+    """Raises: ConfigError."""
+    server = SERVERS[settings.server]
+    if server.weights == "file":
+        if not path.is_file():
+            raise ConfigError(str(path), "model.weights", f"is no file; {server.name} reads one GGUF file")
+        return bytes.fromhex(_digest(path))
+    if not path.is_dir():
+        raise ConfigError(str(path), "model.weights", f"is no directory; {server.name} reads a published directory")
+    return digest_directory(path)
 
 
 def digest_command(settings: RemoteSettings) -> str:

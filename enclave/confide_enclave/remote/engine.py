@@ -3,47 +3,44 @@
 import asyncio
 import hashlib
 import hmac
-import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 import structlog
-from confide_protocol.errors import ConfigError, ContextTooLong, EngineError, TooLarge
+from confide_protocol.errors import ConfigError, ContextTooLong, EngineError, LocalStateError, TooLarge
 from confide_protocol.sse import EventSplitter
 
-from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard
+from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.engine.fairness import Admission
 from confide_enclave.engine.grammar import Grammars
 from confide_enclave.engine.tokens import Tokens
 from confide_enclave.errors import Refusal, UnknownToken
 from confide_enclave.remote.answer import Answer
-from confide_enclave.remote.arguments import make_environment, own_arguments
-from confide_enclave.remote.card import TESTED_VERSIONS, read_card, read_vocabulary
-from confide_enclave.remote.errors import EngineFailed, EngineLoading, EngineLost, EngineMalformed, EngineRefused
-from confide_enclave.remote.http import Client
-from confide_enclave.remote.process import Launch, Supervisor
-from confide_enclave.remote.settings import UNIX, RemoteSettings
-from confide_enclave.remote.wire import (
-    MAX_LOGPROBS,
-    PATH_COMPLETIONS,
-    PATH_HEALTH,
-    PATH_MODELS,
-    PATH_VERSION,
-    event_limit,
-    read_event,
-    read_models,
-    read_version,
-    write_request,
+from confide_enclave.remote.card import read_card, read_vocabulary
+from confide_enclave.remote.chunk import MAX_LOGPROBS
+from confide_enclave.remote.errors import (
+    EngineFailed,
+    EngineForbidden,
+    EngineLoading,
+    EngineLost,
+    EngineMalformed,
+    EngineRefused,
 )
+from confide_enclave.remote.http import Client
+from confide_enclave.remote.launch import prepare
+from confide_enclave.remote.process import Supervisor
+from confide_enclave.remote.reading import event_limit
+from confide_enclave.remote.servers import SERVERS
+from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.settings import load_gateway_secret
 
 _LABEL_SALT: Final = b"confide.engine-cache.v1"
 _SALT_BYTES: Final = 32
+PROBE_BYTES: Final = 64 << 10
 log = structlog.get_logger(__name__)
 
 
@@ -55,18 +52,13 @@ class RemoteEngine(Engine):
         self._grammars = Grammars(tokens)
         self._salt_key = secrets.token_bytes(_SALT_BYTES)
         self._admitted = Admission(settings.max_account_requests, settings.max_requests)
+        self._server = SERVERS[settings.server]
+        self._follows_grammars = self._server.grammars == "always"
         self._folder: str | None = None
-        launch, url = None, settings.url
-        if url is None:
-            key = secrets.token_hex(32)
-            self._folder = tempfile.mkdtemp(prefix="confide-engine-")  # 0700: nobody else finds the socket
-            socket = os.path.join(self._folder, "socket")
-            url = UNIX + socket
-            own = own_arguments(str(weights), card.name, socket, card.context_tokens, MAX_LOGPROBS)
-            environment = make_environment(os.environ, settings.environment, key)
-            launch = Launch((*settings.command, *settings.arguments, *own), socket, environment)
+        if settings.url is None:
+            self._folder, url, key, launch = prepare(settings, card, weights)
         else:
-            path = settings.api_key_file
+            url, path, launch = settings.url, settings.api_key_file, None
             key = "" if path is None else load_gateway_secret(Path(path), "engine.api_key_file").decode()
         self._client = Client(url, key, settings.connect_timeout_s)
         self._supervisor = Supervisor(settings, launch, self._examine, self._check, file)
@@ -80,7 +72,7 @@ class RemoteEngine(Engine):
         """
         vocabulary = read_vocabulary(weights)
         card = read_card(weights, name, settings, vocabulary)
-        if settings.version not in TESTED_VERSIONS:
+        if not card.engine["tested"]:
             log.warning("engine.untested_version")
         engine = cls(card, Tokens(vocabulary), weights, settings, file)
         try:
@@ -110,7 +102,7 @@ class RemoteEngine(Engine):
                         raise EngineLost from None
                     if event is None:
                         raise EngineLost
-                    if (chunk := read_event(event)) is None:
+                    if (chunk := self._server.wire.read(event)) is None:
                         raise EngineMalformed
                     if (delta := answer.take(chunk)) is None:
                         continue
@@ -144,10 +136,7 @@ class RemoteEngine(Engine):
 
     def _prepare(self, request: GenerationRequest) -> tuple[Answer, bytes, int]:
         name, tokens, sampling = self._card.name, self._tokens, request.sampling
-        if sampling.grammar and sampling.logprobs is not None:
-            param = "best_of" if sampling.candidates > sampling.choices else "logprobs"
-            message = f"'{param}' cannot go with a format or with tools here: this engine counts after them."
-            raise Refusal(400, message, param=param, code="unsupported_parameter")
+        self._check_can(request)
         if any(token >= tokens.size for token, _ in sampling.logit_bias):
             raise UnknownToken
         prompt = tokens.encode(request.prompt, request.tools, request.thinking)
@@ -157,9 +146,28 @@ class RemoteEngine(Engine):
         limit = min(sampling.max_tokens, room)
         grammar = self._grammars.start(sampling.grammar) if sampling.grammar else None
         salt = self._derive_salt(request.cache_salt)
-        body = write_request(name, prompt, sampling, limit, tokens.end_ids, salt)
+        body = self._server.wire.write(name, prompt, sampling, limit, tokens.end_ids, salt)
         max_bytes = self._settings.max_event_bytes or event_limit(len(prompt), limit, sampling.logprobs)
-        return Answer(name, prompt, limit, sampling, tokens, grammar), body, max_bytes
+        repeats = self._server.repeats_prompt
+        return Answer(name, prompt, limit, sampling, tokens, grammar, repeats_prompt=repeats), body, max_bytes
+
+    def _check_can(self, request: GenerationRequest) -> None:
+        """Raises: Refusal naming what this server cannot do, or does otherwise than it means here."""
+        sampling, param = request.sampling, ""
+        if sampling.logprobs is not None:
+            if sampling.logprobs > MAX_LOGPROBS:
+                raise LocalStateError("sampling is out of range")
+            param = "best_of" if sampling.candidates > sampling.choices else "logprobs"
+            if not self._server.logprobs:
+                reason = "is not to be had here: this engine does not say which tokens they are of."
+                raise _unsupported(param, reason)
+        if not sampling.grammar:
+            return
+        if param:
+            raise _unsupported(param, "cannot go with a format or with tools here: this engine counts after them.")
+        if not self._follows_grammars:
+            param = "tools" if request.tools else "response_format"
+            raise _unsupported(param, "is not to be had here: this engine was built without llguidance.")
 
     def _derive_salt(self, salt: bytes) -> str:
         """Return 64 hex digits that the tenant's salt decides and does not show; random ones where it has none."""
@@ -169,7 +177,7 @@ class RemoteEngine(Engine):
 
     async def _events(self, body: bytes, max_bytes: int) -> AsyncGenerator[bytes, None]:
         splitter = EventSplitter(max_bytes)
-        async with aclosing(self._client.post(PATH_COMPLETIONS, body)) as pieces:
+        async with aclosing(self._client.post(self._server.wire.path, body)) as pieces:
             async for piece in pieces:
                 try:
                     events = splitter.push(piece)
@@ -181,33 +189,49 @@ class RemoteEngine(Engine):
     # --- From here on: the supervisor's thread.
 
     async def _check(self) -> None:
-        await self._client.get(PATH_HEALTH)
+        await self._client.get(self._server.wire.health)
 
     async def _examine(self) -> None:
         """Raises: EngineError while nobody answers, ConfigError when the wrong one does."""
+        server = self._server
         await self._check()
         try:
-            version = read_version(await self._client.get(PATH_VERSION))
-        except (EngineRefused, EngineMalformed):
-            raise self._wrong("engine.server", f"does not answer as {self._settings.server} does") from None
-        if version != self._settings.version:
-            said = version if version.isprintable() and len(version) <= 64 else "something else"
-            raise self._wrong(
-                "engine.version", f"the server says {said}; set it so if that is meant, and pin the new manifest"
-            )
-        try:
-            models = read_models(await self._client.get(PATH_MODELS))
-        except EngineRefused:
+            identity = await server.wire.identify(self._client.get)
+        except EngineForbidden:
             raise self._wrong("engine.api_key_file", "holds no key that the server takes") from None
-        except EngineMalformed:
-            raise self._wrong("engine.server", f"does not answer as {self._settings.server} does") from None
-        served = next((model for model in models if model.id == self._card.name), None)
-        if served is None:
-            raise self._wrong("model.name", "is not what the server calls its model (--served-model-name)")
-        if served.max_model_len < self._card.context_tokens:
+        except (EngineRefused, EngineMalformed):
+            raise self._wrong("engine.server", f"does not answer as {server.name} does") from None
+        if identity.version != self._settings.version:
+            said = identity.version
+            shown = said if said.isprintable() and len(said) <= 64 else "something else"
             raise self._wrong(
-                "engine.context_tokens", f"the server holds {served.max_model_len}; set it so or less"
+                "engine.version", f"the server says {shown}; set it so if that is meant, and pin the new manifest"
             )
+        if identity.shares:
+            raise self._wrong("engine.url", identity.shares)
+        context = dict(identity.models).get(self._card.name)
+        if context is None:
+            raise self._wrong(
+                "model.name", "is not what the server calls its model (--served-model-name; llama-server: --alias)"
+            )
+        if context < self._card.context_tokens:
+            raise self._wrong("engine.context_tokens", f"the server holds {context}; set it so or less")
+        if server.grammars == "asked":
+            self._follows_grammars = await self._ask_for_a_grammar()
+            if not self._follows_grammars:
+                log.warning("engine.no_grammars")
+
+    async def _ask_for_a_grammar(self) -> bool:
+        """Let it draw one token that only llguidance's grammar allows. Raises: EngineError when it is not there."""
+        tokens, only = self._tokens, min(self._tokens.end_ids)
+        sampling = Sampling(0.0, 1.0, 1, 1, grammar='start: "a"')
+        body = self._server.wire.write(self._card.name, [only], sampling, 1, tokens.end_ids, "")
+        try:
+            async with aclosing(self._events(body, PROBE_BYTES)) as events:
+                chunk = self._server.wire.read(await anext(events, b""))
+        except (EngineRefused, EngineMalformed):
+            return False
+        return chunk is not None and b"".join(map(tokens.token_bytes, chunk.ids)) == b"a"
 
     def _wrong(self, field: str, remedy: str) -> ConfigError:
         return ConfigError(self._file, field, remedy)
@@ -215,3 +239,7 @@ class RemoteEngine(Engine):
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _unsupported(param: str, reason: str) -> Refusal:
+    return Refusal(400, f"'{param}' {reason}", param=param, code="unsupported_parameter")

@@ -35,6 +35,10 @@ class EngineRefused(EngineError):
     reason = "the engine behind this enclave cannot do what the request asks for"
 
 
+class EngineForbidden(EngineRefused):
+    """The server takes no request with this key."""
+
+
 class EngineMalformed(EngineError):
     """The server's answer is not what was asked for, or no answer at all."""
 

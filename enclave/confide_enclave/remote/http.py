@@ -9,13 +9,13 @@ from typing import Final
 from confide_protocol.errors import CapacityExceeded
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from confide_enclave.remote.errors import EngineLost, EngineMalformed, EngineRefused
+from confide_enclave.remote.errors import EngineForbidden, EngineLost, EngineMalformed, EngineRefused
 from confide_enclave.remote.settings import UNIX, split_http
 
 MAX_HEAD_BYTES: Final = 16 << 10
 MAX_DOCUMENT_BYTES: Final = 4 << 20
 READ_BYTES: Final = 64 << 10
-_OK, _TOO_MANY, _SERVERS_OWN = 200, 429, 500
+_OK, _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVERS_OWN = 200, 401, 403, 429, 500
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class _Response:
         if not self._in_head and (status := self._parser.get_status_code()) != _OK:
             if status == _TOO_MANY:
                 raise CapacityExceeded
+            if status in (_UNAUTHORIZED, _FORBIDDEN):
+                raise EngineForbidden
             raise EngineLost if status >= _SERVERS_OWN else EngineRefused
         pieces, self._pieces = self._pieces, []
         return pieces

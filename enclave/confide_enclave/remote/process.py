@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. `environment` is all that it gets; `socket` is where it will listen."""
+    """What to start. `environment` is all that it gets; `socket` is where it will listen, empty for a port."""
 
     argv: Sequence[str]
     socket: str
@@ -171,8 +171,9 @@ class Supervisor:
         if self._launch is None:
             return None
         self._to("loading")
-        # What a life before this one left there would be in the way.
-        Path(self._launch.socket).unlink(missing_ok=True)
+        if self._launch.socket:
+            # What a life before this one left there would be in the way.
+            Path(self._launch.socket).unlink(missing_ok=True)
         try:
             # Not asyncio's: that waits for whoever still holds the pipe, when the server itself has ended.
             return subprocess.Popen(

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal, Self
 from confide_protocol.settings import Settings
 from pydantic import Field, field_validator, model_validator
 
-from confide_enclave.remote.arguments import check_arguments, check_command, check_environment
+from confide_enclave.remote.servers import SERVERS
+from confide_enclave.remote.servers.options import check_command
 
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
@@ -37,7 +38,7 @@ class RemoteSettings(Settings):
     """
 
     kind: Literal["openai"]
-    server: Literal["vllm"] = "vllm"
+    server: Literal["vllm", "sglang", "llama.cpp"] = "vllm"
     version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,63}$")]
     command: Annotated[tuple[Text, ...], Field(strict=False, max_length=64)] = ()
     arguments: Annotated[tuple[Text, ...], Field(strict=False, max_length=256)] = ()
@@ -85,20 +86,11 @@ class RemoteSettings(Settings):
         check_command(command)
         return command
 
-    @field_validator("arguments")
-    @classmethod
-    def _safe_arguments(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        check_arguments(arguments)
-        return arguments
-
-    @field_validator("environment")
-    @classmethod
-    def _safe_environment(cls, environment: dict[str, str]) -> dict[str, str]:
-        check_environment(environment)
-        return environment
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        options = SERVERS[self.server].options
+        options.check_arguments(self.arguments)
+        options.check_environment(self.environment)
         if bool(self.command) == (self.url is not None):
             raise ValueError("`command`, for a server to start, or `url`, of one that is there: name one of them")
         if self.url is not None and (self.arguments or self.environment or self.log_file):

@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from confide_enclave.remote.arguments import make_environment
 from confide_enclave.remote.card import digest_command, digest_directory, read_card
+from confide_enclave.remote.servers import SERVERS
 from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.settings import load_settings
 from confide_protocol.errors import ConfigError
@@ -155,7 +155,8 @@ def test_variables_that_are_not_on_the_list(name) -> None:
 def test_variables_that_are_taken_do_not_change_ours() -> None:
     """Threads, cards, how cards speak to each other; and what binds it to loopback stays."""
     chosen = {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "NCCL_P2P_DISABLE": "1"}
-    made = make_environment({"PATH": "/bin", "LD_PRELOAD": "x"}, started(environment=chosen).environment, "k")
+    options, given = SERVERS["vllm"].options, started(environment=chosen).environment
+    made = options.make_environment({"PATH": "/bin", "LD_PRELOAD": "x"}, given)
     assert chosen.items() <= made.items()
     assert {name: value for name, value in made.items() if name.endswith("_SOCKET_IFNAME")} == dict.fromkeys(
         ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo"
