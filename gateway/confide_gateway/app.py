@@ -41,11 +41,12 @@ class Gateway:
         self._relay = Relay(
             self._directory,
             self._accounts,
-            Cors(settings.cors_origins),
+            Cors(settings.cors_origins, ehbp=settings.dialects.ehbp),
             limits,
             self._metrics,
             log,
             log_requests=settings.log.requests,
+            ehbp=settings.dialects.ehbp,
         )
         self._control = Starlette(
             routes=[

@@ -39,6 +39,7 @@ class Node:
         self.pool = pool
         self.in_flight = 0
         self.digest_hex: str | None = None
+        self.ehbp_key: bytes | None = None
         self.previous: tuple[str, float] | None = None
         self.due = 0.0
         self.asked_at = float("-inf")
@@ -63,10 +64,11 @@ class Node:
             assert self.digest_hex is not None  # noqa: S101 - just compared
             self.previous = self.digest_hex, time.time() + labels.KEYSET_GRACE_S
         self.digest_hex = digest_hex
+        self.ehbp_key = attested.keyset.ehbp_key
         self._until_unix_s = min(time.time() + max_age_s, attested.valid_until_unix_s)
 
     def expel(self) -> None:
-        self.digest_hex = self.previous = None
+        self.digest_hex = self.previous = self.ehbp_key = None
         self._until_unix_s = 0.0
 
 
@@ -112,6 +114,13 @@ class Directory:
             if fits and (found is None or node.in_flight < found.in_flight):
                 found = node
         return found
+
+    def answering_ehbp(self) -> Node | None:
+        """Choose the first routable node, in the settings' order, whose keyset has a key for EHBP.
+
+        Its requests name no key: whoever fetched one must meet the same node, at every gateway of these settings.
+        """
+        return next((node for node in self.nodes if node.ehbp_key is not None and node.routable), None)
 
     async def find(self, digest_hex: str) -> Node | None:
         """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""

@@ -8,9 +8,10 @@ from urllib.parse import parse_qsl
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError, TooLarge
 
+from confide_gateway import ehbp as ehbp_dialect
 from confide_gateway.asgi import Message, Receive, Scope, Send
 from confide_gateway.cors import Cors, Fields
-from confide_gateway.directory import Directory, Node
+from confide_gateway.directory import REFRESH_S, Directory, Node
 from confide_gateway.forward import UpstreamRequest, UpstreamResponse, UpstreamUnreachable
 from confide_gateway.limits import Account, Accounts
 from confide_gateway.logs import Log
@@ -26,19 +27,22 @@ ANSWER_FIELDS: dict[str, Fields] = {
     labels.MEDIA_EVIDENCE: [(b"content-type", labels.MEDIA_EVIDENCE.encode()), NO_STORE],
     labels.MEDIA_KEYS: [(b"content-type", labels.MEDIA_KEYS.encode()), NO_STORE],
 }
+_EHBP_KEY = labels.FIELD_EHBP_KEY.encode()
 _MEDIA_REQUEST = labels.MEDIA_REQUEST.encode()
+EHBP = "ehbp"  # in place of a media type: what a node answers is the API's own
 _HEX_32 = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(ConfideError):
-    """The request is answered here, by the constant bytes of `status`."""
+    """The request is answered here, by the constant bytes of `status`, or by a constant JSON `body`."""
 
     code = "refused"
     reason = "the gateway refused a request"
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, body: bytes | None = None) -> None:
         super().__init__()
         self.status = status
+        self.body = body
 
 
 class Client:
@@ -56,6 +60,8 @@ class Client:
         self.content_type = b""
         self.content_length = 0
         self.origin: bytes | None = None
+        self.ehbp_key = b""
+        self.fields: tuple[tuple[str, str], ...] | None = None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 self.authorization = value
@@ -65,6 +71,8 @@ class Client:
                 self.content_length = int(value)
             elif name == b"origin":
                 self.origin = value
+            elif name == _EHBP_KEY:
+                self.ehbp_key = value
         self._cors = cors
 
     def head(self, status: int, fields: Fields) -> Message:
@@ -75,17 +83,22 @@ class Client:
             fields = [*fields, *self._cors.fields(self.origin)]
         return {"type": "http.response.start", "status": status, "headers": fields}
 
-    async def refuse(self, status: int) -> None:
+    async def whole(self, status: int, media: bytes, body: bytes, *more: tuple[bytes, bytes]) -> None:
+        """Answer with bytes of our own making."""
+        fields = [(b"content-type", media), (b"content-length", str(len(body)).encode()), NO_STORE, *more]
+        await self.send(self.head(status, fields))
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, status: int, body: bytes | None = None) -> None:
         """Answer with constant bytes; once a head went out, leave the answer visibly unfinished instead."""
         if self.started:
             self.cut = True
         elif status == ClientGone.http_status:
             self.status = status
+        elif body is not None:
+            await self.whole(status, ehbp_dialect.MEDIA_JSON.encode(), body)
         else:
-            body = labels.PROBLEMS[status]
-            media, length = labels.MEDIA_PROBLEM.encode(), str(len(body)).encode()
-            await self.send(self.head(status, [(b"content-type", media), (b"content-length", length), NO_STORE]))
-            await self.send({"type": "http.response.body", "body": body})
+            await self.whole(status, labels.MEDIA_PROBLEM.encode(), labels.PROBLEMS[status])
 
 
 class Relay:
@@ -101,6 +114,7 @@ class Relay:
         log: Log,
         *,
         log_requests: bool,
+        ehbp: bool = False,
     ) -> None:
         self.draining = False
         self.idle = asyncio.Event()
@@ -111,12 +125,14 @@ class Relay:
         self._metrics = metrics
         self._log = log
         self._log_requests = log_requests
+        self._ehbp = ehbp
         self._watches = WatchRoom()
         self._time = asyncio.get_running_loop().time
 
-    @staticmethod
-    def serves(path: str) -> bool:
-        return path.startswith(labels.PATH_OHTTP) or path in (labels.PATH_EVIDENCE, labels.PATH_KEYS)
+    def serves(self, path: str) -> bool:
+        if path.startswith(labels.PATH_OHTTP) or path in (labels.PATH_EVIDENCE, labels.PATH_KEYS):
+            return True
+        return self._ehbp and ehbp_dialect.serves(path)
 
     def drain(self) -> None:
         """Refuse new exchanges; `idle` is set once none is under way."""
@@ -134,14 +150,20 @@ class Relay:
             if client.method == "OPTIONS":
                 await send(client.head(204, self._preflight(client)))
                 await send({"type": "http.response.body", "body": b""})
+            elif scope["path"] == labels.PATH_EHBP_KEYS:
+                await self._show_ehbp_key(client)
             else:
                 account = self._admit(client)
-                digest_hex, path, media = self._ask(client, scope)
-                node = self._directory.holding(digest_hex) or await self._find(digest_hex)
+                if scope["path"].startswith(labels.PATH_API):
+                    path, media = self._ask_ehbp(client, scope, account), EHBP
+                    node = self._answering_ehbp()
+                else:
+                    digest_hex, path, media = self._ask(client, scope)
+                    node = self._directory.holding(digest_hex) or await self._find(digest_hex)
                 node.in_flight += 1
                 await self._exchange(client, node, path, account, media)
         except Refused as fault:
-            await client.refuse(fault.status)
+            await client.refuse(fault.status, fault.body)
         except ConfideError as fault:
             await client.refuse(fault.http_status)
         except Exception as fault:  # noqa: BLE001 - its text may hold anything: the type is all that is logged
@@ -202,6 +224,40 @@ class Relay:
         nonce, digest_hex = asked
         return digest_hex, f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE
 
+    async def _show_ehbp_key(self, client: Client) -> None:
+        """Show the key of the node that EHBP's requests go to; its evidence is fetched by its keyset's name."""
+        if client.method != "GET":
+            raise Refused(405)
+        node = self._answering_ehbp()
+        assert node.ehbp_key is not None  # noqa: S101 - it was chosen for having one
+        assert node.digest_hex is not None  # noqa: S101
+        keyset = labels.FIELD_KEYSET.encode(), node.digest_hex.encode()
+        await client.whole(200, labels.MEDIA_KEYS.encode(), ehbp_dialect.key_config(node.ehbp_key), keyset)
+
+    def _answering_ehbp(self) -> Node:
+        node = self._directory.answering_ehbp()
+        if node is None:
+            raise Refused(503)
+        return node
+
+    def _ask_ehbp(self, client: Client, scope: Scope, account: Account) -> str:
+        """Return what to ask a node: sealed by EHBP, or a GET, which EHBP leaves in clear."""
+        path = ehbp_dialect.api_path(scope)
+        if path is None:
+            raise Refused(404)
+        if client.method == "GET" and not client.ehbp_key:
+            return path
+        if client.method != "POST":
+            raise Refused(405)
+        if not client.ehbp_key:
+            raise Refused(ehbp_dialect.CLEAR_BODY_STATUS, ehbp_dialect.CLEAR_BODY)
+        if not ehbp_dialect.is_encapsulated_key(client.ehbp_key):
+            raise Refused(400)
+        if client.content_length > self._limits.request_body_bytes:
+            raise TooLarge
+        client.fields = (*account.outward, (labels.FIELD_EHBP_KEY, client.ehbp_key.decode("ascii")))
+        return path
+
     async def _find(self, digest_hex: str | None) -> Node:
         """Ask all nodes for the keyset; that none has it is the client's fault only where any node is verified."""
         node = None if digest_hex is None else await self._directory.find(digest_hex)
@@ -217,10 +273,14 @@ class Relay:
         try:
             message = await client.receive()
             response = await node.pool.send(self._request(client, message, watch, path, account))
-            if response.status != 200 or response.content_type != media:
+            if media is EHBP:
+                fields = await self._ehbp_fields(client, node, response)
+            elif response.status != 200 or response.content_type != media:
                 raise Refused(response.status if response.status in PASSED_STATUSES else 502)
+            else:
+                fields = ANSWER_FIELDS[media]
             send = client.send
-            await send(client.head(200, ANSWER_FIELDS[media]))
+            await send(client.head(response.status, fields))
             more = True
             while more:
                 data = await response.read()
@@ -238,6 +298,17 @@ class Relay:
             if response is not None:
                 await response.close()
 
+    async def _ehbp_fields(self, client: Client, node: Node, response: UpstreamResponse) -> Fields:
+        """Return the head of an answer to pass on. One to a POST that is not sealed is replaced like all others."""
+        fields = ehbp_dialect.answer_fields(response)
+        if fields is not None and bool(response.ehbp_nonce) is (client.method == "POST"):
+            return fields
+        if response.status == ehbp_dialect.STALE_KEY:
+            # The client fetches the key next: it must be the one that this node holds now.
+            await self._directory.appraise(node, not_within_s=REFRESH_S)
+            raise Refused(response.status)
+        raise Refused(response.status if response.status in PASSED_STATUSES else 502)
+
     def _request(
         self, client: Client, message: Message, watch: Watch, path: str, account: Account
     ) -> UpstreamRequest:
@@ -252,7 +323,7 @@ class Relay:
                 raise TooLarge
             return UpstreamRequest("GET", path, account.outward)
         rest = self._rest(client.receive, len(body), watch) if more else None
-        return UpstreamRequest("POST", path, account.outward_sealed, body, rest)
+        return UpstreamRequest("POST", path, client.fields or account.outward_sealed, body, rest)
 
     async def _rest(self, receive: Receive, taken: int, watch: Watch) -> AsyncIterator[bytes]:
         limits = self._limits

@@ -80,6 +80,12 @@ class Limits(settings.Settings):
     stop_grace_s: Seconds = 30.0
 
 
+class Dialects(settings.Settings):
+    """What passes beside OHTTP, to nodes whose attested keyset offers it."""
+
+    ehbp: bool = False
+
+
 class Log(settings.Settings):
     """`requests` writes one line for each exchange: account, status, duration."""
 
@@ -99,6 +105,7 @@ class GatewaySettings(settings.Settings):
     forwarder: Literal["httptools", "httpx"] = "httptools"
     limits: Limits = Limits()
     appraisal: Appraisal = Appraisal()
+    dialects: Dialects = Dialects()
     log: Log = Log()
 
     @property

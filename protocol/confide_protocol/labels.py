@@ -58,6 +58,7 @@ FIELD_ACCOUNT: Final = "confide-account"
 # --- Clear header fields of EHBP, request and response: 32 bytes in lower-case hex
 FIELD_EHBP_KEY: Final = "ehbp-encapsulated-key"
 FIELD_EHBP_NONCE: Final = "ehbp-response-nonce"
+FIELD_KEYSET: Final = "confide-keyset"  # whose key a gateway shows
 
 INNER_SCHEME: Final = "https"
 INNER_AUTHORITY: Final = "enclave.invalid"

@@ -62,7 +62,7 @@ class UpstreamRequest(NamedTuple):
 
 
 class UpstreamResponse(Protocol):
-    """A response whose head has come.
+    """A response whose head has come. `ehbp_nonce` is empty but where EHBP was answered.
 
     `read` waits for more and returns all that is there; once `ended` is True nothing follows.
     `close` is called exactly once, whatever happened: it drops the connection of an unfinished exchange.
@@ -70,6 +70,7 @@ class UpstreamResponse(Protocol):
 
     status: int
     content_type: str
+    ehbp_nonce: str
 
     @property
     def ended(self) -> bool: ...

@@ -6,6 +6,7 @@ from collections import deque
 from typing import cast
 
 import httptools
+from confide_protocol import labels
 from confide_protocol.errors import ConfideError
 
 from confide_gateway.forward import (
@@ -20,6 +21,7 @@ from confide_gateway.forward import (
 )
 
 SWEEP_S = 0.25
+_EHBP_NONCE = labels.FIELD_EHBP_NONCE.encode()
 
 
 class Exchange:
@@ -29,7 +31,7 @@ class Exchange:
         self.connection = connection
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.status = 0
-        self.content_type = ""
+        self.content_type = self.ehbp_nonce = ""
         self.complete = False
         self.waiting_until: float | None = None
         self.request_sent = False
@@ -105,8 +107,13 @@ class Exchange:
             self._reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status and name.lower() == b"content-type":
+        if self.status:
+            return
+        lower = name.lower()
+        if lower == b"content-type":
             self.content_type = value.decode("latin-1")
+        elif lower == _EHBP_NONCE:
+            self.ehbp_nonce = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None  # noqa: S101 - it is calling us

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import httpx2
+from confide_protocol import labels
 
 from confide_gateway.forward import (
     Target,
@@ -18,6 +19,7 @@ class _Response:
     def __init__(self, response: httpx2.Response) -> None:
         self.status = response.status_code
         self.content_type = response.headers.get("content-type", "")
+        self.ehbp_nonce = response.headers.get(labels.FIELD_EHBP_NONCE, "")
         self.ended = False
         self._response = response
         self._pieces: AsyncIterator[bytes] = response.aiter_raw()
