@@ -41,6 +41,7 @@ from confide_protocol.sse import EventSplitter
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
 from confide.answer import AnswerText, is_events, is_json, media_type
+from confide.naming import expected_model
 from confide.views import receipt_dict
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -345,7 +346,7 @@ class Exchange:
                 shape=policy.shape,
                 suite=policy.suite,
                 status=head.status,
-                model=attested.manifest.model,
+                model=expected_model(attested.manifest, claims, call.body),
             ),
         )
         disclosure = Disclosure(

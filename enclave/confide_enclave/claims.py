@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from confide_protocol import labels
 from confide_protocol.hpke import Suite
 from confide_protocol.keyset import Manifest
 from confide_protocol.receipt import ReceiptClaims
@@ -26,9 +27,14 @@ def make_claims(
     suite: Suite,
     shape: Shape,
     issued_unix_s: int,
+    dialect: str = labels.DIALECT_CHUNKED_OHTTP,
 ) -> ReceiptClaims:
-    """Put the claims together; a statement that was not issued for this keyset is left out, never repeated."""
+    """Put the claims together; a statement that was not issued for this keyset is left out, never repeated.
+
+    Where no model answered, the manifest's first is named.
+    """
     record, sampling = answer.record, answer.record.sampling
+    model = manifest.find(record.model) or manifest
     known = statement_digest is not None and generation.issued(statement_digest)
     return ReceiptClaims(
         keyset_digest=generation.digest,
@@ -40,12 +46,12 @@ def make_claims(
         chunk_count=digests.chunk_count,
         message_count=digests.message_count,
         enc_digest=enc_digest,
-        model=manifest.model,
+        model=model.model,
         outcome=record.outcome,
         status=answer.status,
         sampling=sampling_claims(sampling) if sampling else {},
         seed=sampling.seed if sampling else None,
-        engine_mode=str(manifest.engine["mode"]),
+        engine_mode=str(model.engine["mode"]),
         suite=suite.name,
         shape=shape.name,
         prompt_tokens=shape.bucket_tokens(record.prompt_tokens),
@@ -53,6 +59,7 @@ def make_claims(
         issued_unix_s=issued_unix_s,
         simulated=generation.keyset.simulated,
         client_asserted={name: value for name, value in client_asserted.items() if value is not None},
+        dialect=dialect,
     )
 
 

@@ -6,27 +6,22 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from confide_protocol.errors import ConfideError, ConfigError
+from confide_protocol.keyset import ServedModel
 
 from confide_enclave import logs
 from confide_enclave.endorsements import Shelf
-from confide_enclave.engine import Embedder, Engine, ModelCard
-from confide_enclave.engine.card import default_weights, read_card
-from confide_enclave.engine.directory import Directory
-from confide_enclave.engine.encoder_card import default_encoder, read_encoder_card
 from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
+from confide_enclave.models import make_loaders, read_cards
 from confide_enclave.node import assemble, check_machine, open_machine
-from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.server import bind, serve
-from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, load_gateway_secret, load_settings
+from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_settings
 
 EXIT_CONFIG = 2
 EXIT_HARDWARE = 3
@@ -97,21 +92,25 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
 
 
 def _print_manifest(settings: EnclaveSettings) -> None:
-    card = _card(settings)
-    encoder = None
-    if settings.embeddings is not None:
-        encoder = read_encoder_card(Directory(_encoder(settings.embeddings)), settings.embeddings.name)
-    manifest = build_manifest(settings, card, encoder)
+    manifest = build_manifest(settings, *read_cards(settings))
     tree = {
         "release": manifest.release,
-        "model": manifest.model,
-        "weights_digest": manifest.weights_digest.hex(),
-        "tokenizer_digest": manifest.tokenizer_digest.hex(),
-        "engine": dict(manifest.engine),
+        **_shown(manifest),
         "shapes": list(manifest.shapes),
         "platform": manifest.platform,
     }
+    if manifest.more_models:
+        tree["more_models"] = [_shown(model) for model in manifest.more_models]
     click.echo(json.dumps({"manifest_digest": manifest.digest.hex(), "manifest": tree}))
+
+
+def _shown(model: ServedModel) -> dict[str, Any]:
+    return {
+        "model": model.model,
+        "weights_digest": model.weights_digest.hex(),
+        "tokenizer_digest": model.tokenizer_digest.hex(),
+        "engine": dict(model.engine),
+    }
 
 
 def _collect(file: str, settings: EnclaveSettings, folder: Path) -> None:
@@ -128,12 +127,15 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
     _check_device(file, settings)
     shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
     listener = bind(file, settings.host, settings.port)
-    load_engine, load_embedder = _loaders(file, settings)
+    load_engines, load_embedder = make_loaders(file, settings)
     attester, gpus = open_machine(settings)
     asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
-    engine, embedder = load_engine(), load_embedder()
+    # An external engine takes minutes to start, and must not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+    engines = [load() for load in load_engines]
+    embedder = None if load_embedder is None else load_embedder()
     app, holder, manifest = assemble(
-        settings, engine, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
+        settings, engines, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
     )
     serve(
         app,
@@ -141,57 +143,6 @@ def _serve(file: str, settings: EnclaveSettings) -> None:
         settings.limits,
         {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()},
     )
-
-
-def _loaders(file: str, settings: EnclaveSettings) -> tuple[Callable[[], Engine], Callable[[], Embedder | None]]:
-    """Return what loads the engine, and the embedder if one is wanted. Raises: ConfigError."""
-    weights, name, limits, wanted = _weights(settings), settings.model.name, settings.engine, settings.embeddings
-    if isinstance(limits, RemoteSettings):
-        from confide_enclave.remote.engine import RemoteEngine
-
-        # It takes minutes to start, and must not outlive us.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
-        load_engine: Callable[[], Engine] = partial(RemoteEngine.load, weights, name, limits, file)
-        if wanted is None:
-            return load_engine, lambda: None
-    try:
-        from confide_enclave.engine.encoder import BertEmbedder
-        from confide_enclave.engine.torch_engine import TorchEngine
-    except ImportError:
-        raise ConfigError(
-            file, "model.kind", "torch is missing; install it: pip install 'confide[enclave]'"
-        ) from None
-    if not isinstance(limits, RemoteSettings):
-        load_engine = partial(TorchEngine.load, weights, name, limits)
-    return load_engine, lambda: None if wanted is None else BertEmbedder(_encoder(wanted), wanted.name, wanted)
-
-
-def _card(settings: EnclaveSettings) -> ModelCard:
-    if isinstance(settings.engine, RemoteSettings):
-        from confide_enclave.remote.card import read_card as read_remote_card
-
-        return read_remote_card(_weights(settings), settings.model.name, settings.engine)
-    return read_card(_weights(settings), settings.model.name, settings.engine)
-
-
-def _weights(settings: EnclaveSettings) -> Path:
-    """Return where the model lies. Raises: ConfigError if it is not there."""
-    if settings.model.weights is None:
-        return default_weights()
-    weights = Path(settings.model.weights)
-    if not weights.exists():
-        raise ConfigError(str(weights), "model.weights", "is not there; name a GGUF file or a converted directory")
-    return weights
-
-
-def _encoder(settings: EmbeddingsSettings) -> Path:
-    """Return where the encoder lies. Raises: ConfigError if it is not there."""
-    if settings.weights is None:
-        return default_encoder()
-    weights = Path(settings.weights)
-    if not weights.is_dir():
-        raise ConfigError(str(weights), "embeddings.weights", "is not there; name a published directory")
-    return weights
 
 
 def _check_device(file: str, settings: EnclaveSettings) -> None:

@@ -1,18 +1,24 @@
-"""The manifest of this installation: release, model, engine settings, shapes, platform."""
+"""The manifest of this installation: release, models, engine settings, shapes, platform."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
-from confide_protocol.keyset import Manifest
+from confide_protocol.keyset import Manifest, ServedModel
 
 from confide_enclave.engine import ModelCard
 from confide_enclave.settings import EnclaveSettings
 
 
-def build_manifest(settings: EnclaveSettings, card: ModelCard, encoder: ModelCard | None = None) -> Manifest:
+def build_manifest(
+    settings: EnclaveSettings, cards: Sequence[ModelCard], encoder: ModelCard | None = None
+) -> Manifest:
     """Say what runs here; whether with GPUs is nothing that hardware measures, and a policy pins it with the rest.
 
-    Shapes stand in a fixed order, so that the file's order does not change the digest. `encoder`: of embeddings.
+    Shapes stand in a fixed order, so that the file's order does not change the digest. `cards`: of the models, in
+    the settings' order; `encoder`: of embeddings.
     """
+    card, *more = cards
+    dialects = {"ehbp": True} if settings.dialects.ehbp else {}
     embeddings: dict[str, str] = {}
     if encoder is not None:
         embeddings = {
@@ -25,9 +31,12 @@ def build_manifest(settings: EnclaveSettings, card: ModelCard, encoder: ModelCar
         model=card.name,
         weights_digest=card.weights_digest,
         tokenizer_digest=card.tokenizer_digest,
-        engine={**card.engine, "gpus": settings.gpus, **embeddings},
+        engine={**card.engine, "gpus": settings.gpus, **embeddings, **dialects},
         shapes=tuple(sorted(settings.shapes)),
         platform=settings.platform,
+        more_models=tuple(
+            ServedModel(each.name, each.weights_digest, each.tokenizer_digest, each.engine) for each in more
+        ),
     )
 
 

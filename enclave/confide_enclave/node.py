@@ -1,7 +1,7 @@
 """Put one enclave together from its parts: hardware, the check of its GPUs, keys, and what serves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from confide_enclave.api import Api
 from confide_enclave.app import EnclaveApp
 from confide_enclave.attester import Attester, QuoteRoom
 from confide_enclave.deadlines import Deadlines
+from confide_enclave.ehbp import Foreign
 from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Embedder, Engine
 from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
@@ -98,7 +99,7 @@ async def check_own_gpus(
 
 def assemble(
     settings: EnclaveSettings,
-    engine: Engine,
+    engines: Sequence[Engine],
     attester: Attester,
     gateway_secret: bytes,
     *,
@@ -109,20 +110,26 @@ def assemble(
     monotonic: Clock = time.monotonic,
     random: Random,
 ) -> tuple[EnclaveApp, KeysetHolder, Manifest]:
-    """Make the keys and everything that uses them; `check_machine` comes first.
+    """Make the keys and everything that uses them; `check_machine` comes first. `engines`: in the settings' order.
 
     With `gpus` these are checked again before each later keyset; revocation is then left to the clients, whose
     answers are fresher than what was put on the shelf. Only engine, attester, GPUs and shelf touch the outside.
     """
     log = structlog.get_logger()
     limits = settings.limits
-    manifest = build_manifest(settings, engine.card, None if embedder is None else embedder.card)
+    manifest = build_manifest(
+        settings, [engine.card for engine in engines], None if embedder is None else embedder.card
+    )
     shelf = Shelf() if shelf is None else shelf
 
     async def check(source: "GpuSource") -> None:
         given = shelf.current.nvidia
         unanswered = None if given is None else replace(given, ocsp=None)
         await check_own_gpus(settings, source, unanswered, clock=clock, random=random)
+
+    def forget() -> None:
+        for engine in engines:
+            engine.forget_all()
 
     recheck = Recheck(None if gpus is None else partial(check, gpus), log)
     holder = KeysetHolder(
@@ -134,12 +141,14 @@ def assemble(
         clock=clock,
         random=random,
         may_rotate=recheck.may_rotate,
-        forget=engine.forget_all,
+        forget=forget,
+        ehbp=settings.dialects.ehbp,
     )
     signer = ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="confide-signer")
 
     async def close() -> None:
-        await engine.close()
+        for engine in engines:
+            await engine.close()
         if embedder is not None:
             await embedder.close()
         signer.shutdown(wait=False)
@@ -147,7 +156,14 @@ def assemble(
     session = Session(
         holder=holder,
         manifest=manifest,
-        api=Api(engine, fingerprint(manifest), embedder=embedder, clock=clock, random=random),
+        api=Api(
+            engines,
+            fingerprint(manifest),
+            clock=clock,
+            random=random,
+            embedder=embedder,
+            answers={model.name: model.answers for model in settings.models},
+        ),
         answer_timeout_s=limits.answer_timeout_s,
         clock=clock,
         random=random,
@@ -164,7 +180,9 @@ def assemble(
         monotonic=monotonic,
         timeout_s=limits.evidence_timeout_s,
     )
-    return EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close, recheck), holder, manifest
+    foreign = Foreign(session, max_frame_bytes=limits.max_request_bytes) if settings.dialects.ehbp else None
+    app = EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close, recheck, foreign)
+    return app, holder, manifest
 
 
 def _reporter(log: structlog.typing.FilteringBoundLogger) -> Callable[[Exception], None]:

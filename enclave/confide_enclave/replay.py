@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from confide_attestation.result import Check, Outcome
 from confide_protocol.errors import ConfideError
-from confide_protocol.keyset import Manifest
+from confide_protocol.keyset import Manifest, ServedModel
 from confide_protocol.receipt import ReceiptClaims
 from confide_protocol.shape import shape_named
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from confide_enclave.api import Api, ApiRequest
 from confide_enclave.api.answer import error_body
 from confide_enclave.claims import sampling_claims
+from confide_enclave.defaults import AnswerSettings
 from confide_enclave.engine import Engine, ModelCard
 from confide_enclave.engine.card import EngineLimits, read_card
 from confide_enclave.engine.torch_engine import TorchEngine
@@ -29,7 +30,16 @@ from confide_enclave.manifest import fingerprint
 _DECIDING: Final = ("mode", "scheme", "context_tokens")
 # No bit of an answer in exact mode depends on these. What is neither has to be equal.
 _INDIFFERENT: Final = frozenset(
-    {"device", "gpus", "max_sequences", "prefill_chunk_tokens", "prefix_tokens", "public_prefixes"}
+    {
+        "device",
+        "ehbp",
+        "gpus",
+        "max_sequences",
+        "prefill_chunk_tokens",
+        "prefix_tokens",
+        "offload_tokens",
+        "public_prefixes",
+    }
 )
 _OF_WEIGHTS: Final = "source"
 
@@ -57,20 +67,23 @@ def replay(
     Raises: ConfigError when the weights cannot be used at all. Does not check: receipt, evidence, the request's
     commitment; the caller did.
     """
-    mode = _check_mode(manifest, claims)
+    model = manifest.find(claims.model)
+    if model is None:
+        return Rerun((_fail("rerun_manifest", f"it has no model of the name {claims.model}"),), None)
+    mode = _check_mode(model, claims)
     if mode.outcome is not Outcome.PASS:
         return Rerun((mode,), None)
-    limits = _limits(manifest)
+    limits = _limits(model)
     if limits is None:
         return Rerun(
             (mode, _fail("rerun_manifest", "its engine settings are not ones that this release has")), None
         )
-    card = read_card(weights, manifest.model, limits)
+    card = read_card(weights, model.model, limits)
     checks = (
         mode,
-        _check_manifest(manifest, claims, card),
+        _check_manifest(model, card),
         _check_release(manifest),
-        _check_weights(manifest, card),
+        _check_weights(model, card),
     )
     if any(check.outcome is Outcome.FAIL for check in checks):
         return Rerun(checks, None)
@@ -87,7 +100,7 @@ async def _run_alone(
     path: str,
     body: bytes,
 ) -> Rerun:
-    engine = TorchEngine.load(weights, manifest.model, limits)
+    engine = TorchEngine.load(weights, claims.model, limits)
     try:
         return await rerun(engine, manifest, claims, method, path, body)
     finally:
@@ -102,7 +115,9 @@ async def rerun(
     Ids are other ones, since they are drawn; all else that differs is a fault of the receipt or of the engine.
     """
     clock = lambda: float(claims.issued_unix_s)  # noqa: E731
-    api = Api(engine, fingerprint(manifest), clock=clock, random=_drawing(claims.seed or 0))
+    random = _drawing(claims.seed or 0)
+    answers = {claims.model: _answers(claims)}
+    api = Api([engine], fingerprint(manifest), clock=clock, random=random, answers=answers)
     try:
         shape = shape_named(claims.shape)
         answer = await api.answer(ApiRequest(method, path, body, shape.flush_tokens, bytes(32), ""))
@@ -138,6 +153,17 @@ def _drawing(seed: int) -> Callable[[int], bytes]:
     return lambda count: (seed % (1 << 8 * count)).to_bytes(count)
 
 
+def _answers(claims: ReceiptClaims) -> AnswerSettings:
+    """Take from the receipt what its request left out; what no settings can say, an answer differs in."""
+    said = claims.sampling
+    try:
+        return AnswerSettings(
+            temperature=float(said["temperature"]), top_p=float(said["top_p"]), max_tokens=int(said["max_tokens"])
+        )
+    except (KeyError, ValueError):
+        return AnswerSettings()
+
+
 def plain(limits: EngineLimits, threads: int) -> EngineLimits:
     """Leave out whatever makes an engine faster: a batch, a cache of prefixes, tokens that are guessed ahead."""
     # One request may ask for several answers; those wait for one another.
@@ -146,26 +172,27 @@ def plain(limits: EngineLimits, threads: int) -> EngineLimits:
         "max_waiting": 256,
         "max_account_requests": 256,
         "prefix_tokens": 0,
+        "offload_tokens": 0,
         "speculate": "off",
     }
     return limits.model_copy(update={**only, "threads": threads})
 
 
-def _limits(manifest: Manifest) -> EngineLimits | None:
+def _limits(model: ServedModel) -> EngineLimits | None:
     """Read the settings back that decide an answer."""
     try:
-        return EngineLimits.model_validate({name: manifest.engine[name] for name in _DECIDING})
+        return EngineLimits.model_validate({name: model.engine[name] for name in _DECIDING})
     except (ValidationError, KeyError):
         return None
 
 
-def _check_mode(manifest: Manifest, claims: ReceiptClaims) -> Check:
+def _check_mode(model: ServedModel, claims: ReceiptClaims) -> Check:
     """Only a whole answer of exact mode comes out again."""
-    name, mode = "rerun_mode", manifest.engine.get("mode")
+    name, mode = "rerun_mode", model.engine.get("mode")
     if claims.engine_mode != mode:
         return _fail(name, f"the receipt says {claims.engine_mode}, the manifest {mode}")
-    if manifest.engine.get("kind") == "openai":
-        answered = f"{manifest.engine.get('server')} {manifest.engine.get('version')} answered, not our own engine"
+    if model.engine.get("kind") == "openai":
+        answered = f"{model.engine.get('server')} {model.engine.get('version')} answered, not our own engine"
         return _fail(name, f"not replayable: {answered}")
     if mode != "exact":
         return _fail(
@@ -178,10 +205,10 @@ def _check_mode(manifest: Manifest, claims: ReceiptClaims) -> Check:
     return Check(name, Outcome.PASS, "exact mode: the answer depends on request, weights and settings alone")
 
 
-def _check_manifest(manifest: Manifest, claims: ReceiptClaims, card: ModelCard) -> Check:
-    wanted = {name: value for name, value in manifest.engine.items() if name not in _INDIFFERENT | {_OF_WEIGHTS}}
+def _check_manifest(model: ServedModel, card: ModelCard) -> Check:
+    wanted = {name: value for name, value in model.engine.items() if name not in _INDIFFERENT | {_OF_WEIGHTS}}
     found = {name: value for name, value in card.engine.items() if name not in _INDIFFERENT | {_OF_WEIGHTS}}
-    return _same("rerun_manifest", {**wanted, "model": claims.model}, {**found, "model": card.name}, "this engine")
+    return _same("rerun_manifest", {**wanted, "model": model.model}, {**found, "model": card.name}, "this engine")
 
 
 def _check_release(manifest: Manifest) -> Check:
@@ -191,13 +218,13 @@ def _check_release(manifest: Manifest) -> Check:
     return Check("rerun_release", Outcome.SKIP, f"release {manifest.release} there, {own} here; the answer decides")
 
 
-def _check_weights(manifest: Manifest, card: ModelCard) -> Check:
+def _check_weights(model: ServedModel, card: ModelCard) -> Check:
     return _same(
         "rerun_weights",
         {
-            "weights": manifest.weights_digest.hex(),
-            "tokenizer": manifest.tokenizer_digest.hex(),
-            _OF_WEIGHTS: manifest.engine.get(_OF_WEIGHTS),
+            "weights": model.weights_digest.hex(),
+            "tokenizer": model.tokenizer_digest.hex(),
+            _OF_WEIGHTS: model.engine.get(_OF_WEIGHTS),
         },
         {
             "weights": card.weights_digest.hex(),

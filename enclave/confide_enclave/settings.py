@@ -9,15 +9,18 @@ from typing import Annotated, Literal
 from confide_attestation.policy_types import Hex32
 from confide_protocol import labels
 from confide_protocol.errors import ConfigError
+from confide_protocol.keyset import MAX_MODELS
 from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
+from confide_enclave.defaults import AnswerSettings
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.encoder_card import EncoderLimits
 from confide_enclave.remote.settings import RemoteSettings
 
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
 Platform = Literal["sev-snp", "tdx", "azure-sev-snp", "azure-tdx", "dstack", "simulated-sev-snp", "simulated-tdx"]
 SIMULATED = "simulated-"
 MIN_SECRET_CHARS = 32
@@ -28,8 +31,9 @@ class ModelSettings(Settings):
     """Which model runs. `weights`: a GGUF file or a converted directory; absent: what the model package carries."""
 
     kind: Literal["torch"] = "torch"
-    name: Annotated[str, Field(min_length=1, max_length=128)] = "smollm2-135m-instruct"
+    name: Name = "smollm2-135m-instruct"
     weights: str | None = None
+    answers: AnswerSettings = AnswerSettings()
 
 
 def _engine_kind(engine: object) -> object:
@@ -50,10 +54,24 @@ EngineSettings = Annotated[
 ]
 
 
+class ServedModelSettings(ModelSettings):
+    """A model with the engine that computes it: what [model] and [engine] say of the first one."""
+
+    name: Name
+    engine: EngineSettings = EngineLimits()
+
+    @property
+    def max_requests(self) -> int:
+        """How many requests it holds at once, answered and waiting; the next one is refused."""
+        if isinstance(self.engine, RemoteSettings):
+            return self.engine.max_requests
+        return self.engine.max_sequences + self.engine.max_waiting
+
+
 class EmbeddingsSettings(EncoderLimits):
     """Which encoder gives embeddings. `weights`: a published directory; absent: what its package carries."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)] = "all-minilm-l6-v2"
+    name: Name = "all-minilm-l6-v2"
     weights: str | None = None
 
 
@@ -81,6 +99,12 @@ class Limits(Settings):
     device_timeout_s: Seconds = 10.0
     evidence_timeout_s: Seconds = 30.0
     shutdown_grace_s: Seconds = 30.0
+
+
+class DialectSettings(Settings):
+    """What is answered beside OHTTP, by a key of its own. The manifest says so: no policy accepts it unasked."""
+
+    ehbp: bool = False
 
 
 class DeviceSettings(Settings):
@@ -120,8 +144,10 @@ class EnclaveSettings(Settings):
     )
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineLimits()
+    more_models: Annotated[tuple[ServedModelSettings, ...], Field(strict=False, max_length=MAX_MODELS - 1)] = ()
     embeddings: EmbeddingsSettings | None = None
     keyset: KeysetSettings = KeysetSettings()
+    dialects: DialectSettings = DialectSettings()
     limits: Limits = Limits()
     devices: DeviceSettings = DeviceSettings()
     simulated: SimulatedGpuRoots | None = None
@@ -139,6 +165,11 @@ class EnclaveSettings(Settings):
         if int(listen.rpartition(":")[2]) > 65535:
             raise ValueError("the port must be 0 to 65535")
         return listen
+
+    @property
+    def models(self) -> tuple[ServedModelSettings, ...]:
+        """All that answer by a name of their own, the first one first."""
+        return ServedModelSettings(**dict(self.model), engine=self.engine), *self.more_models
 
     @property
     def is_simulated(self) -> bool:
@@ -181,6 +212,12 @@ def load_settings(path: Path) -> EnclaveSettings:
             "devices": DeviceSettings(**devices),
             "model": settings.model.model_copy(update={"weights": resolve(settings.model.weights)}),
             "engine": _beside(settings.engine, resolve),
+            "more_models": tuple(
+                model.model_copy(
+                    update={"weights": resolve(model.weights), "engine": _beside(model.engine, resolve)}
+                )
+                for model in settings.more_models
+            ),
             "embeddings": embeddings,
         }
     )
@@ -198,8 +235,7 @@ def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
     """Name each field that does not go with another, and the remedy."""
     if settings.keyset.grace_s >= settings.keyset.lifetime_s:
         yield "keyset.grace_s", "must be less than keyset.lifetime_s"
-    if isinstance(settings.engine, RemoteSettings) and settings.model.weights is None:
-        yield "model.weights", "is missing; name the published directory that the server reads"
+    yield from _contradicting_models(settings)
     platform = settings.platform
     if settings.is_simulated:
         if settings.device_socket is None:
@@ -213,6 +249,30 @@ def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
             yield "device_socket", f"belongs to simulated hardware; remove it, the platform is {platform}"
         if settings.simulated is not None:
             yield "simulated", f"trusts simulated roots; remove it, the platform is {platform}"
+
+
+def _contradicting_models(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
+    names = set() if settings.embeddings is None else {settings.embeddings.name}
+    places = ["model", *(f"more_models.{index}" for index in range(len(settings.more_models)))]
+    for place, model in zip(places, settings.models, strict=True):
+        if isinstance(model.engine, RemoteSettings) and model.weights is None:
+            yield f"{place}.weights", "is missing; name the published directory that the server reads"
+        if model.name in names:
+            yield (
+                f"{place}.name",
+                f"{model.name} is named twice; every model, the encoder too, has a name of its own",
+            )
+        names.add(model.name)
+    if settings.more_models:
+        # A request's model is sealed: before it is opened, all share these places.
+        encoder = 0 if settings.embeddings is None else settings.embeddings.max_waiting + 1
+        needed = sum(model.max_requests for model in settings.models) + encoder
+        if settings.limits.max_concurrent < needed:
+            yield (
+                "limits.max_concurrent",
+                f"lets one model take the places of another; set it to {needed} or more, which is what all may hold"
+                " (max_sequences + max_waiting, or max_requests), or lower theirs",
+            )
 
 
 def load_gateway_secret(path: Path, field: str = "gateway_secret_file") -> bytes:

@@ -55,7 +55,7 @@ class Plain:
     """The enclave's API in clear: what sealing is measured against."""
 
     def __init__(self, engine: ScriptedEngine) -> None:
-        self._api = Api(engine, "fp_bench", clock=time.time, random=secrets.token_bytes)
+        self._api = Api([engine], "fp_bench", clock=time.time, random=secrets.token_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         call = ApiRequest(

@@ -28,10 +28,14 @@ class ScriptedEngine(Engine):
         fault: Exception | None = None,
         capacity: int = 64,
         thinks: Thinking = "no",
+        name: str = CARD.name,
+        mode: str = "fast",
     ) -> None:
         self.words, self.step_s = list(words), step_s
         self.fail_at, self.fault = fail_at, fault
-        self.capacity, self.thinks = capacity, thinks
+        self.capacity = capacity
+        engine = {**CARD.engine, "mode": mode}
+        self._card = replace(CARD, name=name, engine=engine, thinks=thinks)
         self.requests: list[GenerationRequest] = []
         self.running = self.cancelled = 0
         self.started = asyncio.Event()
@@ -39,7 +43,7 @@ class ScriptedEngine(Engine):
 
     @property
     def card(self) -> ModelCard:
-        return replace(CARD, thinks=self.thinks)
+        return self._card
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         if self.running >= self.capacity:

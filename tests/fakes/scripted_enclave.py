@@ -34,7 +34,7 @@ def main() -> None:
     settings = load_settings(Path(config))
     listener = bind(config, settings.host, settings.port)
     engine = ReportingEngine([f" word{n}" for n in range(1000)], step_s=float(step_s))
-    app, holder, manifest = assemble(settings, engine, FakeDevice(), secret.encode(), random=secrets.token_bytes)
+    app, holder, manifest = assemble(settings, [engine], FakeDevice(), secret.encode(), random=secrets.token_bytes)
     serve(
         app, listener, settings.limits, {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()}
     )

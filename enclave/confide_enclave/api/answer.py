@@ -32,8 +32,9 @@ class ApiRequest:
 
 @dataclass
 class Record:
-    """What the receipt says of an answer; filled while the answer is made."""
+    """What the receipt says of an answer; filled while the answer is made. `model`: which one answers, if any."""
 
+    model: str = ""
     outcome: Literal["complete", "refused", "aborted"] = "complete"
     sampling: Sampling | None = None
     messages: list[str] = field(default_factory=list, repr=False)

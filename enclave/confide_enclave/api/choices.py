@@ -40,14 +40,14 @@ def choice_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(_LABEL_CHOICE + packed).digest()[:8], "little")
 
 
-def share_tokens(asked: int | None, candidates: int, context_tokens: int) -> int:
+def share_tokens(asked: int | None, candidates: int, default: int) -> int:
     """Return how long each candidate may get: the budget is shared evenly, whatever the others use.
 
     Raises: Refusal when more is asked for.
     """
     most = MAX_REQUEST_TOKENS // candidates
     if asked is None:
-        return min(context_tokens, most)
+        return min(default, most)
     if asked > most and candidates > 1:
         raise invalid("n", f"all answers together may have {MAX_REQUEST_TOKENS} tokens")
     return asked

@@ -21,7 +21,7 @@ def _texts(value: object) -> object:
 class EmbeddingParameters(Body):
     HARMLESS: ClassVar = HARMLESS
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    UNSUPPORTED: ClassVar = frozenset({"dimensions"})
+    UNSUPPORTED: ClassVar[dict[str, str]] = {"dimensions": "vectors come as the model makes them"}
 
     model: str
     input: Annotated[

@@ -17,6 +17,7 @@ MAX_TOOLS: Final = 64
 MAX_CHOICES: Final = 16
 MAX_BIASES: Final = 300
 MAX_TOP_LOGPROBS: Final = 20
+MAX_NAME_CHARS: Final = 64
 
 HARMLESS: Final = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -25,19 +26,17 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "function_call": ("none",),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
+    "verbosity": ("medium",),
 }
-UNSUPPORTED: Final = frozenset(
-    {
-        "audio",
-        "prediction",
-        "verbosity",
-        "web_search_options",
-        "moderation",
-        "suffix",
-        "prompt_cache_retention",
-        "prompt_cache_options",
-    }
-)
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    "audio": "the model writes text",
+    "prediction": "",
+    "web_search_options": "nothing here leaves the enclave",
+    "moderation": "",
+    "suffix": "",
+    "prompt_cache_retention": "",
+    "prompt_cache_options": "",
+}
 
 
 def _stops(value: object) -> object:
@@ -109,8 +108,8 @@ class Generation(Body):
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int = Field(default=0, ge=0, lt=1 << 31)
     min_p: float = Field(default=0.0, ge=0, le=1)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
@@ -143,7 +142,7 @@ class Generation(Body):
 
 class Function(Closed):
     name: str
-    description: str = ""
+    description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
@@ -182,7 +181,7 @@ class CalledTool(Closed):
 
 class JsonSchema(Closed):
     name: str = ""
-    description: str = ""
+    description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
@@ -208,6 +207,7 @@ class Message(Closed):
     content: Annotated[str | None, BeforeValidator(text_of)] = None
     tool_calls: Annotated[tuple[CalledTool, ...], Field(max_length=MAX_TOOLS, strict=False)] = ()
     tool_call_id: str = ""
+    name: str = Field(default="", max_length=MAX_NAME_CHARS)
     reasoning_content: str = ""
 
     @model_validator(mode="after")
@@ -226,6 +226,7 @@ class Message(Closed):
             self.content or "",
             tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls),
             self.tool_call_id,
+            self.name,
             reasoning=self.reasoning_content,
         )
 

@@ -20,12 +20,12 @@ class Body(Closed):
     """A request's body. Beside its fields, what its API knows and we do not do:
 
     `HARMLESS` is accepted whatever it says, since it asks for nothing that could be left undone; `NEUTRAL` only at
-    a value that asks for nothing; `UNSUPPORTED` never.
+    a value that asks for nothing; `UNSUPPORTED` never, for the reason that it maps to, if there is more to say.
     """
 
     HARMLESS: ClassVar[frozenset[str]]
     NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]]
-    UNSUPPORTED: ClassVar[frozenset[str]]
+    UNSUPPORTED: ClassVar[Mapping[str, str]]
 
     def check(self) -> None:
         """Raises: Refusal where parameters contradict one another."""
@@ -50,8 +50,9 @@ def parse_parameters(body: bytes, model: type[B]) -> B:
     return parameters
 
 
-def unsupported(name: str) -> Refusal:
-    return Refusal(400, f"Unsupported parameter: '{name}'.", param=name, code="unsupported_parameter")
+def unsupported(name: str, why: str = "") -> Refusal:
+    message = f"Unsupported parameter: '{name}'" + (f": {why}." if why else ".")
+    return Refusal(400, message, param=name, code="unsupported_parameter")
 
 
 def invalid(name: str, why: str) -> Refusal:
@@ -86,12 +87,12 @@ def _dismiss(name: str, value: object, model: type[Body]) -> None:
             return
         raise Refusal(
             400,
-            f"Unsupported value: '{name}' is supported only at its default here.",
+            f"Unsupported value: '{name}' may be left out, or {' or '.join(map(json.dumps, model.NEUTRAL[name]))}.",
             param=name,
             code="unsupported_value",
         )
     if name in model.UNSUPPORTED:
-        raise unsupported(name)
+        raise unsupported(name, model.UNSUPPORTED[name])
     # The name is the caller's own text: it is repeated only where it is plainly a name.
     known = name if _NAME.fullmatch(name) else None
     raise Refusal(

@@ -105,7 +105,7 @@ class Node:
         self.manifest: Manifest
         self.app, self.holder, self.manifest = assemble(
             self.settings,
-            self.engine,
+            [self.engine],
             self.device,
             SECRET,
             clock=self.clock,

@@ -58,11 +58,11 @@ def test_manifest(tmp_path: Path) -> None:
     settings = load(tmp_path, TOY)
     encoder.write(tmp_path / "encoder")
     card = embedder_of(settings).card
-    manifest = build_manifest(settings, CARD, card)
+    manifest = build_manifest(settings, [CARD], card)
     assert manifest.engine["embeddings"] == "toy"
     assert manifest.engine["embeddings_weights"] == card.weights_digest.hex()
     assert manifest.engine["embeddings_tokenizer"] == card.tokenizer_digest.hex()
-    assert manifest.digest != build_manifest(settings, CARD).digest
+    assert manifest.digest != build_manifest(settings, [CARD]).digest
 
 
 def test_the_manifest_is_printed_without_torch(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_closed_with_the_engine(tmp_path: Path) -> None:
     settings = load(tmp_path, TOY)
     encoder.write(tmp_path / "encoder")
     engine, embedder = ScriptedEngine(), embedder_of(settings)
-    app, _, manifest = assemble(settings, engine, FakeDevice(), SECRET, embedder=embedder, random=os.urandom)
+    app, _, manifest = assemble(settings, [engine], FakeDevice(), SECRET, embedder=embedder, random=os.urandom)
     assert manifest.engine["embeddings"] == "toy"
     await app._close()
     assert engine.closed

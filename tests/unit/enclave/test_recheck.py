@@ -45,7 +45,7 @@ class Guarded(Node):
         self.settings = EnclaveSettings.model_validate({**tree, "gpus": True, "simulated": roots})
         self.app, self.holder, self.manifest = assemble(
             self.settings,
-            ScriptedEngine(),
+            [ScriptedEngine()],
             FakeDevice(),
             SECRET,
             shelf=self.shelf,

@@ -14,7 +14,7 @@ async def ask(
     engine: Any, path: str, body: Any = None, method: str = "POST", flush_tokens: int = 1, embedder: Any = None
 ) -> tuple[Answer, list[bytes]]:
     """Return the answer and the events of all its batches; the client reads the same messages as were recorded."""
-    api = Api(engine, "fp_x", clock=lambda: 1_760_000_000.5, random=lambda n: b"\x07" * n, embedder=embedder)
+    api = Api([engine], "fp_x", clock=lambda: 1_760_000_000.5, random=lambda n: b"\x07" * n, embedder=embedder)
     encoded = b"" if body is None else json.dumps(body).encode()
     answer = await api.answer(ApiRequest(method, path, encoded, flush_tokens, bytes(32), ""))
     events = list(answer.first)

@@ -86,8 +86,10 @@ async def test_the_best_are_the_likeliest_by_the_token() -> None:
 async def test_answers_share_a_budget() -> None:
     """Each gets its even part; more than that is refused where there are several."""
     engine = ScriptedEngine()
-    await ask(engine, PATH_CHAT, {**CHAT, "n": 16})
+    await ask(engine, PATH_CHAT, {**CHAT, "n": 16, "max_tokens": MAX_REQUEST_TOKENS // 16})
     assert {request.sampling.max_tokens for request in engine.requests} == {MAX_REQUEST_TOKENS // 16}
+    with pytest.raises(Refusal):
+        await ask(engine, PATH_CHAT, {**CHAT, "n": 16, "max_tokens": MAX_REQUEST_TOKENS // 16 + 1})
     with pytest.raises(Refusal) as caught:
         await ask(engine, PATH_CHAT, {**CHAT, "n": 2, "max_tokens": MAX_REQUEST_TOKENS // 2 + 1})
     assert caught.value.param == "n"
@@ -111,7 +113,7 @@ async def test_leaving_a_stream_stops_every_answer() -> None:
     from confide_enclave.api import Api, ApiRequest
 
     engine = ScriptedEngine(["a"] * 50, step_s=0.001)
-    api = Api(engine, "fp", clock=lambda: 0.0, random=bytes)
+    api = Api([engine], "fp", clock=lambda: 0.0, random=bytes)
     body = json.dumps({**CHAT, "n": 4, "stream": True}).encode()
     answer = await api.answer(ApiRequest("POST", PATH_CHAT, body, 1, bytes(32), ""))
     assert engine.running == 4

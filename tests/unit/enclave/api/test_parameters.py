@@ -22,10 +22,10 @@ def refusal(changes: dict, model=ChatParameters, base=BASE) -> Refusal:
     return caught.value
 
 
-def test_defaults_are_openais():
-    """An absent parameter has the value that OpenAI documents."""
+def test_what_is_absent_is_left_open():
+    """What suits the model is decided where the model is known."""
     read = parse({})
-    assert (read.temperature, read.top_p, read.stop, read.seed, read.token_limit) == (1.0, 1.0, (), None, None)
+    assert (read.temperature, read.top_p, read.stop, read.seed, read.token_limit) == (None, None, (), None, None)
     assert not read.stream
     assert parse({}, CompletionParameters, {"model": "m", "prompt": "p"}).token_limit == 16
 
@@ -53,7 +53,9 @@ def test_null_means_the_default():
         {"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
         {"n": 1, "store": False, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0},
         {"logit_bias": {}, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
-        {"modalities": ["text"], "service_tier": "auto", "parallel_tool_calls": True},
+        {"modalities": ["text"], "service_tier": "auto", "parallel_tool_calls": True, "verbosity": "medium"},
+        {"messages": [{**MESSAGES[0], "name": "user_1"}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": None, "parameters": None}}]},
         {"stream": True, "stream_options": {"include_usage": True}},
         {"temperature": 0, "top_p": 1, "stop": "x", "seed": -1, "max_tokens": 5},
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"]},
@@ -97,7 +99,7 @@ def test_harmless_and_supported_parameters_pass(changes):
         ({"logit_bias": {"five": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {str(n): 1 for n in range(301)}}, "logit_bias", "invalid_value"),
         ({"reasoning_effort": "low"}, "reasoning_effort", "invalid_value"),
-        ({"verbosity": "low"}, "verbosity", "unsupported_parameter"),
+        ({"verbosity": "low"}, "verbosity", "unsupported_value"),
         ({"previous_response_id": "x"}, "previous_response_id", "unknown_parameter"),
         ({"service_tier": "priority"}, "service_tier", "unsupported_value"),
         ({"top_a": 5}, "top_a", "unknown_parameter"),
@@ -124,7 +126,8 @@ def test_harmless_and_supported_parameters_pass(changes):
         ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "invalid_value"),
-        ({"messages": [*MESSAGES, {**MESSAGES[0], "name": "x"}]}, "messages[1]", "unsupported_parameter"),
+        ({"messages": [*MESSAGES, {**MESSAGES[0], "cache_control": {}}]}, "messages[1]", "unsupported_parameter"),
+        ({"messages": [{**MESSAGES[0], "name": "x" * 65}]}, "messages[0]", "invalid_value"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]", "invalid_value"),
         ({"model": 5}, "model", "invalid_value"),
     ],

@@ -31,6 +31,60 @@ async def test_a_response_has_every_key() -> None:
     assert answer.record.messages == ["Paris is the capital."]
 
 
+async def test_nothing_of_a_response_is_missing() -> None:
+    """Every key that Open Responses 2026-04-24 demands; of what is not done, null."""
+    asked = {
+        **BASE,
+        "tools": [TOOL],
+        "tool_choice": "none",
+        "user": "u",
+        "prompt_cache_key": "k",
+        "temperature": 0.5,
+    }
+    asked["text"] = {"format": {"type": "json_schema", "name": "x", "schema": {}}}
+    _, (body,) = await ask(ScriptedEngine(), PATH_RESPONSES, asked)
+    tree = json.loads(body)
+    for name, value in {
+        "background": False, "completed_at": 1_760_000_000, "error": None, "frequency_penalty": 0.0,
+        "incomplete_details": None, "instructions": None, "max_output_tokens": None, "max_tool_calls": None,
+        "metadata": {}, "parallel_tool_calls": True, "presence_penalty": 0.0, "previous_response_id": None,
+        "prompt_cache_key": None, "reasoning": {"effort": None, "summary": None}, "safety_identifier": None,
+        "service_tier": "default", "store": False, "temperature": 0.5, "tool_choice": "none", "top_logprobs": 0,
+        "top_p": 1.0, "truncation": "disabled",
+    }.items():  # fmt: skip
+        assert tree[name] == value, name
+    assert tree["tools"] == [{**TOOL, "description": None, "strict": None}]
+    assert tree["text"]["format"]["description"] is None
+    assert [item["id"][:4] for item in tree["output"]] == ["msg_"]
+
+
+async def test_penalties_reach_the_engine() -> None:
+    """Open Responses has them; OpenAI's own API has not."""
+    engine = ScriptedEngine()
+    await ask(engine, PATH_RESPONSES, {**BASE, "presence_penalty": 0.5, "frequency_penalty": -0.5})
+    sampling = engine.requests[0].sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -0.5)
+
+
+async def test_reasoning_comes_back_with_its_turn() -> None:
+    """As it was given, before the words or the call that it led to; null members say nothing."""
+    engine = ScriptedEngine(["ok"], thinks="tagged")
+    why = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": None}
+    items = [
+        {"role": "user", "content": "Rome?"},
+        {**why, "content": [{"type": "reasoning_text", "text": "why"}]},
+        {"role": "assistant", "content": "See:", "phase": "commentary"},
+        {**why, "content": [{"type": "reasoning_text", "text": " not"}]},
+        {"type": "function_call", "id": None, "call_id": "c", "name": "w", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "rain"},
+    ]
+    await ask(engine, PATH_RESPONSES, {**BASE, "input": items, "include": ["reasoning.encrypted_content"]})
+    told = [(message.role, message.content, message.reasoning) for message in engine.requests[0].prompt]
+    call = 'See:\n<tool_call>\n{"name": "w", "arguments": {}}\n</tool_call>'
+    result = "<tool_response>\nrain\n</tool_response>"
+    assert told == [("user", "Rome?", ""), ("assistant", call, "why not"), ("user", result, "")]
+
+
 @pytest.mark.parametrize("flush_tokens", [1, 8])
 async def test_a_stream_adds_up(flush_tokens: int) -> None:
     """In OpenAI's order of events, numbered; the last one says what a body says."""
@@ -116,12 +170,14 @@ async def test_a_conversation_is_given_as_a_whole() -> None:
         ({"n": 2}, "n", "unknown_parameter"),
         ({"seed": 2.5}, "seed", "invalid_value"),
         ({"input": []}, "input", "invalid_value"),
-        ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input", None),
+        ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}]}, "input", None),
+        ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "e"}]}, "input", None),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input", None),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "invalid_value"),
         ({"tools": [{"type": "web_search"}]}, "tools", None),
-        ({"include": ["reasoning.encrypted_content"]}, "include[0]", "invalid_value"),
+        ({"include": ["file_search_call.results"]}, "include[0]", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
-        ({"text": {"verbosity": "low"}}, "text", "unsupported_parameter"),
+        ({"text": {"verbosity": "low"}}, "text", "invalid_value"),
         (
             {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
             "text",

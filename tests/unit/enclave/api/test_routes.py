@@ -18,7 +18,7 @@ TEXT = {"model": "scripted", "prompt": "one two"}
 
 async def ask(engine: ScriptedEngine, path: str, body=None, method="POST", flush_tokens=1):
     """Return the answer and the events of all its batches."""
-    api = Api(engine, "fp_x", clock=lambda: 1_760_000_000.5, random=lambda n: b"\x07" * n)
+    api = Api([engine], "fp_x", clock=lambda: 1_760_000_000.5, random=lambda n: b"\x07" * n)
     encoded = b"" if body is None else json.dumps(body).encode()
     answer = await api.answer(ApiRequest(method, path, encoded, flush_tokens, bytes(32), ""))
     events = list(answer.first)
