@@ -40,8 +40,10 @@ class EngineLimits(Settings):
 
     One account may have `max_account_requests`, running and waiting, and `account_tokens` rows under its running
     ones (0: all). Beyond requests, rows are kept for the tenants that sent them: `prefix_tokens` in all,
-    `tenant_prefix_tokens` for one, until it was away for `prefix_idle_s`. `public_prefixes` are system messages
-    that the operator publishes: read once, at the start, for every tenant, and named in the manifest.
+    `tenant_prefix_tokens` for one, until it was away for `prefix_idle_s`. As many as `offload_tokens` rows that do
+    not fit there are sealed into memory of the host, each tenant's with a key of its own, `tenant_offload_tokens`
+    for one. `public_prefixes` are system messages that the operator publishes: read once, at the start, for every
+    tenant, and named in the manifest.
     """
 
     mode: Literal["exact", "fast"] = "exact"
@@ -63,6 +65,8 @@ class EngineLimits(Settings):
     prefix_tokens: int = Field(default=16_384, ge=0, le=1 << 28)
     tenant_prefix_tokens: int = Field(default=8_192, ge=0, le=1 << 28)
     prefix_idle_s: float = Field(default=600.0, gt=0, le=24 * 3600)
+    offload_tokens: int = Field(default=0, ge=0, le=1 << 28)
+    tenant_offload_tokens: int = Field(default=65_536, ge=0, le=1 << 28)
     public_prefixes: Annotated[tuple[PublicPrefix, ...], Field(strict=False, max_length=16)] = ()
 
     @model_validator(mode="before")
@@ -79,6 +83,12 @@ class EngineLimits(Settings):
             raise ValueError("cache_tokens holds less than one context; raise it or set 0")
         if 0 < self.account_tokens < self.context_tokens:
             raise ValueError("account_tokens holds less than one context; raise it or set 0")
+        if self.offload_tokens and not min(
+            self.prefix_tokens, self.tenant_prefix_tokens, self.tenant_offload_tokens
+        ):
+            raise ValueError(
+                "offload_tokens is for what prefix_tokens cannot hold; raise the others or set it to 0"
+            )
         if (self.speculate == "draft") != (self.draft is not None):
             raise ValueError('speculate = "draft" and `draft`, which names its weights, go together')
         if (self.speculate == "layers") != bool(self.draft_layers):
@@ -135,6 +145,7 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
             "max_sequences": limits.max_sequences,
             "prefill_chunk_tokens": limits.prefill_chunk_tokens,
             "prefix_tokens": limits.prefix_tokens,
+            "offload_tokens": limits.offload_tokens,
             "public_prefixes": ",".join(
                 hashlib.sha256(text.encode()).hexdigest() for text in limits.public_prefixes
             ),

@@ -4,11 +4,12 @@ import hashlib
 import hmac
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from confide_enclave.engine.offload import Named, Offload, Vault
 from confide_enclave.engine.pages import PAGE_TOKENS, Pages
 
 _ROOT: Final = bytes(32)
@@ -27,7 +28,7 @@ class _Tenant:
     A page's key is so bound to all tokens before it. `salt` is overwritten when the tenant is forgotten.
     """
 
-    name: bytes
+    vault: Vault
     salt: bytearray = field(repr=False)
     lasting: bool
     used_s: float
@@ -41,10 +42,14 @@ class _Tenant:
 
 @dataclass(eq=False)
 class Chain:
-    """The keys of one sequence's first pages, as far as they were found or stored."""
+    """The keys of one sequence's first pages, as far as they were found or stored.
+
+    `sealed`: keys and token ids of the pages after those, as far as they are not in the pool but were sealed.
+    """
 
     tenant: _Tenant
     keys: list[bytes] = field(default_factory=list, repr=False)
+    sealed: list[tuple[bytes, tuple[int, ...]]] = field(default_factory=list, repr=False)
 
     def key(self, tokens: Sequence[int]) -> bytes:
         """Return the key of the next page."""
@@ -57,8 +62,11 @@ class PrefixCache:
     A tenant is whoever sends one salt; it finds its own pages, those that the operator published, and no others.
     At most `tenant_pages` are held for one tenant and `total_pages` for all. What goes first is the least recent
     page of the same tenant; when the pool is full, that of the tenant which was least recently there: so tenants
-    notice of one another how full the pool is, and nothing else. Not for several threads.
+    notice of one another how full the pool is, and nothing else. What goes is sealed for its tenant where there is
+    an `offload`, and opened again when that tenant's prompt begins so. Not for several threads.
     """
+
+    offload: Offload | None = None
 
     def __init__(self, pages: Pages, tenant_pages: int, total_pages: int) -> None:
         self._pages = pages
@@ -99,7 +107,7 @@ class PrefixCache:
         name = hashlib.sha256(salt).digest()
         tenant = self._tenants.get(name)
         if tenant is None:
-            tenant = self._tenants[name] = _Tenant(name, bytearray(salt), lasting, self._now_s)
+            tenant = self._tenants[name] = _Tenant(Vault(name), bytearray(salt), lasting, self._now_s)
         tenant.readers += 1
         self._touch(tenant)
         return Chain(tenant)
@@ -140,18 +148,33 @@ class PrefixCache:
             chain.keys.append(key)
         self._pages.share(found)
         self._refresh(chain)
+        if self.offload is not None:
+            chain.sealed = self._sealed(chain, ids)
+            self.offload.touch(chain.tenant.vault, [key for key, _ in chain.sealed])
         return found
+
+    def restore(self, chain: Chain, pages: Sequence[int]) -> None:
+        """Open what `match` found sealed into `pages`, the sequence's own, and hold it for the tenant.
+
+        The chain's keys say how many of the pages are now as they should be.
+        """
+        if self.offload is None:
+            return
+        first, tenant = len(chain.keys), chain.tenant
+        wanted = [Named(*sealed, page) for sealed, page in zip(chain.sealed, pages[first:], strict=False)]
+        opened = wanted[: self.offload.open(tenant.vault, wanted)]
+        chain.keys += [each.key for each in opened]
+        chain.sealed.clear()
+        self._hold(tenant, opened)
 
     def store(self, chain: Chain, ids: Sequence[int], pages: Sequence[int], computed: int) -> None:
         """Hold the pages that have filled up; the first `computed` ids are in `pages`. What is there stays."""
-        tenant, keys = chain.tenant, chain.keys
-        while not tenant.gone and (start := len(keys) * PAGE_TOKENS) + PAGE_TOKENS <= computed:
-            tokens, page = tuple(ids[start : start + PAGE_TOKENS]), pages[len(keys)]
-            keys.append(chain.key(tokens))
-            if keys[-1] not in tenant.entries and self._room(tenant):
-                self._pages.cache(page)
-                tenant.entries[keys[-1]] = _Entry(page, tokens)
-                self._held += 1
+        filled: list[Named] = []
+        while not chain.tenant.gone and (start := len(chain.keys) * PAGE_TOKENS) + PAGE_TOKENS <= computed:
+            tokens, page = tuple(ids[start : start + PAGE_TOKENS]), pages[len(chain.keys)]
+            chain.keys.append(chain.key(tokens))
+            filled.append(Named(chain.keys[-1], tokens, page))
+        self._hold(chain.tenant, filled)
 
     def evict(self, count: int) -> None:
         """Free `count` idle pages, or all (none if `count` is negative); the least recent tenant's first."""
@@ -173,10 +196,12 @@ class PrefixCache:
             self._forget(tenant)
 
     def _forget(self, tenant: _Tenant) -> None:
-        del self._tenants[tenant.name]
+        del self._tenants[tenant.vault.name]
         tenant.gone = True
         tenant.salt[:] = bytes(len(tenant.salt))
         self._held -= len(tenant.entries)
+        if self.offload is not None:
+            self.offload.forget(tenant.vault)
         self._pages.uncache([entry.page for entry in tenant.entries.values()])
         tenant.entries.clear()
 
@@ -184,9 +209,20 @@ class PrefixCache:
         matching = (pages for known, pages in self._published if tuple(ids[: len(known)]) == known)
         return max(matching, key=len, default=())
 
+    def _sealed(self, chain: Chain, ids: Sequence[int]) -> list[tuple[bytes, tuple[int, ...]]]:
+        tenant, parent = chain.tenant, chain.keys[-1] if chain.keys else _ROOT
+        found: list[tuple[bytes, tuple[int, ...]]] = []
+        for start in range(len(chain.keys) * PAGE_TOKENS, len(ids) - PAGE_TOKENS, PAGE_TOKENS):
+            tokens = tuple(ids[start : start + PAGE_TOKENS])
+            parent = tenant.key(parent, tokens)
+            if parent not in tenant.vault.boxes:
+                break
+            found.append((parent, tokens))
+        return found
+
     def _touch(self, tenant: _Tenant) -> None:
         tenant.used_s = self._now_s
-        self._tenants.move_to_end(tenant.name)
+        self._tenants.move_to_end(tenant.vault.name)
 
     def _refresh(self, chain: Chain) -> None:
         # The deepest page becomes the least recent: a page is of no use without those before it.
@@ -194,18 +230,35 @@ class PrefixCache:
             if key in chain.tenant.entries:
                 chain.tenant.entries.move_to_end(key)
 
-    def _room(self, tenant: _Tenant) -> bool:
-        """Say if there is room for one more of the tenant's pages; for a lasting one idle ones go."""
+    def _hold(self, tenant: _Tenant, pages: Sequence[Named]) -> None:
+        """Hold pages of the tenant, the first of them where there is not room for all."""
+        new = [each for each in pages if each.key not in tenant.entries]
+        for each in new[: self._room(tenant, len(new))]:
+            self._pages.cache(each.page)
+            tenant.entries[each.key] = _Entry(each.page, each.tokens)
+            self._held += 1
+
+    def _room(self, tenant: _Tenant, wanted: int) -> int:
+        """Say for how many more of the tenant's pages there is room; for a lasting one idle ones go."""
         if tenant.lasting and self._pages.idle:
-            if len(tenant.entries) >= self._tenant_pages:
-                self._pages.uncache(self._drop_idle(tenant, 1))
-            if self._held >= self._total_pages:
-                self.evict(1)
-        return len(tenant.entries) < self._tenant_pages and self._held < self._total_pages
+            self._pages.uncache(self._drop_idle(tenant, len(tenant.entries) + wanted - self._tenant_pages))
+            wanted = min(wanted, self._tenant_pages - len(tenant.entries))
+            self.evict(self._held + wanted - self._total_pages)
+        return max(0, min(self._tenant_pages - len(tenant.entries), self._total_pages - self._held))
 
     def _drop_idle(self, tenant: _Tenant, count: int) -> list[int]:
-        """Forget up to `count` idle pages of the tenant, the least recent first; return them."""
+        """Give up as many as `count` idle pages of the tenant, the least recent first; return them."""
         idle = (key for key, entry in tenant.entries.items() if self._pages.is_idle(entry.page))
-        pages = [tenant.entries.pop(key).page for key in list(islice(idle, count))]
-        self._held -= len(pages)
-        return pages
+        entries = [(key, tenant.entries.pop(key)) for key in list(islice(idle, max(0, count)))]
+        self._held -= len(entries)
+        if entries and self.offload is not None and tenant.lasting:
+            given = [Named(key, entry.tokens, entry.page) for key, entry in entries]
+            self.offload.put(tenant.vault, given, self._not_after(tenant))
+        return [entry.page for _, entry in entries]
+
+    def _not_after(self, tenant: _Tenant) -> Iterator[Vault]:
+        """Yield the vaults of those that were less recently there than the tenant, and then its own."""
+        for other in self._tenants.values():
+            yield other.vault
+            if other is tenant:
+                return

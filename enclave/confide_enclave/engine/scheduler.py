@@ -145,8 +145,9 @@ class Scheduler:
             sequence.lacks = rest
             return False
         self._prefixes.evict(rest - self._pages.free)
-        sequence.chain, sequence.computed = chain, len(found) * PAGE_TOKENS
         sequence.pages = found + self._pages.take(rest, after=found[-1] if found else -1)
+        self._prefixes.restore(chain, sequence.pages)
+        sequence.chain, sequence.computed = chain, len(chain.keys) * PAGE_TOKENS
         return True
 
     def _give_page(self, sequence: Sequence) -> None:
