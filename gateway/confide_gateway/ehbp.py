@@ -1,7 +1,7 @@
 """What EHBP asks of the gateway: the key of a verified node, and bodies that pass as they are (SPEC 11).
 
 EHBP leaves path and header fields in clear. All that goes on to a node is of our own making: a path of a closed
-form, one field that is 64 hex digits, and the account. A body without that field is in clear, and is refused unread.
+form, one field of 64 hex digits, and the account. A body without that field is in clear, and is refused unread.
 """
 
 import json

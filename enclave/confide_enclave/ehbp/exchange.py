@@ -99,6 +99,7 @@ class Foreign:
             if request.generation is None:
                 raise
             fault = error
+            request.body.clear()  # of what did not come whole the receipt says nothing
         generation = request.generation
         assert generation is not None  # noqa: S101 - `finish` demands a frame
         # A receipt that is issued later than this is accepted by nobody.
