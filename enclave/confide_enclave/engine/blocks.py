@@ -4,11 +4,13 @@ import mmap
 from collections.abc import Sequence
 
 import torch
+from confide_kernels import wipe
+from confide_kernels.place import on_gpu
 from confide_kernels.rope import Cache
 from torch import Tensor
 
 from confide_enclave.engine.pages import PAGE_TOKENS
-from confide_enclave.engine.weights import DecoderWeights
+from confide_enclave.engine.weights import CPU, DecoderWeights
 
 
 class KvPool:
@@ -16,23 +18,39 @@ class KvPool:
 
     Each head of an int8 row has a top, what 127 levels stand for: [layers, 2, kv_heads, rows] float32. A page is
     PAGE_TOKENS rows on end.
-    Memory becomes resident as rows are written, and is bounded by the shape. Unwritten rows are zero.
+    On a CPU memory becomes resident as rows are written, and is bounded by the shape. Unwritten rows are zero.
     """
 
-    def __init__(self, layers: int, pages: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        layers: int,
+        pages: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device = CPU,
+    ) -> None:
         rows = pages * PAGE_TOKENS
-        self.data = _lazy_zeros((layers, 2, rows, kv_heads, head_dim), dtype)
-        self.tops = _lazy_zeros((layers, 2, kv_heads, rows), torch.float32)
+        self.data = _zeros((layers, 2, rows, kv_heads, head_dim), dtype, device)
+        self.tops = _zeros((layers, 2, kv_heads, rows), torch.float32, device)
         self.layers = [Cache(data, tops) for data, tops in zip(self.data, self.tops, strict=True)]
 
     @classmethod
     def of(cls, weights: DecoderWeights, pages: int) -> "KvPool":
-        """Make a pool for a decoder: of levels where it computes exactly, else of its own floats."""
+        """Make a pool beside a decoder's weights: of levels where it computes exactly, else of its own floats."""
         config, dtype = weights.config, torch.int8 if weights.exact else weights.dtype
-        return cls(config.layers, pages, config.kv_heads, config.head_dim, dtype)
+        device = weights.embedding.rows.device
+        return cls(config.layers, pages, config.kv_heads, config.head_dim, dtype, device)
 
     def wipe(self, pages: Sequence[int]) -> None:
-        """Zero the pages in every layer."""
+        """Zero the pages in every layer.
+
+        On a GPU this returns before it is done. Whatever reads or writes them later comes later in the same stream,
+        and so does it after; nothing in between can tell.
+        """
+        if on_gpu(self.data):
+            wipe.wipe(self.data, self.tops, torch.tensor(pages, dtype=torch.int64), PAGE_TOKENS)
+            return
         for first, last in _runs(pages):
             rows = slice(first * PAGE_TOKENS, last * PAGE_TOKENS)
             self.data[:, :, rows].zero_()
@@ -57,7 +75,11 @@ def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return lazy_zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+
+
+def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     # The kernel zeroes pages as they are touched; torch.zeros touches all at once, numpy asks for pages of 2 MiB.
     memory = mmap.mmap(-1, torch.Size(shape).numel() * dtype.itemsize)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):

@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import NamedTuple, Protocol
 
@@ -29,6 +30,9 @@ class Row(Protocol):
 
     @property
     def grammar(self) -> Matcher | None: ...
+
+
+Send = Callable[[Tensor], Tensor]
 
 
 class Drawn(NamedTuple):
@@ -70,10 +74,38 @@ def draw(logits: Tensor, rows: Items[Row]) -> list[Drawn | None]:
         _numbers([uniform(row.sampling.seed, len(row.generated)) for row in rows]),
     )
     parts = zip(logits, ids.tolist(), finite, rows, strict=True)
-    return [_explain(row, token, own.sampling.logprobs) if good else None for row, token, good, own in parts]
+    return [explain(row, token, own) if good else None for row, token, good, own in parts]
 
 
-def _explain(logits: Tensor, token: int, count: int | None) -> Drawn:
+def choose(logits: Tensor, rows: Items[Row], send: Send) -> Tensor:
+    """Return the ids that `draw` would draw, -1 for none, where the logits are: a GPU, for which nothing waits.
+
+    send: returns there, in stream order, what is given to it on the CPU.
+    """
+    finite = torch.isfinite(torch.stack(torch.aminmax(logits, dim=-1))).all(0)
+    if any(_shifted(row) for row in rows):
+        logits = torch.stack(
+            [_prepare(own, row, send) if _shifted(row) else own for own, row in zip(logits, rows, strict=True)]
+        )
+    asked = [row.sampling for row in rows]
+    numbers = _numbers(
+        [
+            *(each.temperature for each in asked),
+            *(each.top_p for each in asked),
+            *(each.min_p for each in asked),
+            *(uniform(each.seed, len(row.generated)) for each, row in zip(asked, rows, strict=True)),
+            *(each.top_k for each in asked),
+        ]
+    )
+    temperatures, top_ps, min_ps, uniforms, top_ks = send(numbers).view(5, -1)
+    cuts, nucleus = any(each.top_k for each in asked), any(each.top_p < 1 for each in asked)
+    ids = sampling.sample(logits, temperatures, top_ks.long(), top_ps, min_ps, uniforms, cuts=cuts, nucleus=nucleus)
+    return torch.where(finite, ids, -1)
+
+
+def explain(logits: Tensor, token: int, row: Row) -> Drawn:
+    """Say what was drawn from one row of logits. A GPU is waited for where the request wants probabilities."""
+    count = row.sampling.logprobs
     if count is None:
         return Drawn(token)
     values, best = sampling.log_probabilities(logits, count)
@@ -86,7 +118,11 @@ def _shifted(row: Row) -> bool:
     return bool(penalties or asked.logit_bias or row.grammar is not None)
 
 
-def _prepare(logits: Tensor, row: Row) -> Tensor:
+def _stay(x: Tensor) -> Tensor:
+    return x
+
+
+def _prepare(logits: Tensor, row: Row, send: Send = _stay) -> Tensor:
     asked = row.sampling
     shifts: dict[int, float] = {}
     if asked.frequency_penalty or asked.presence_penalty:
@@ -101,16 +137,17 @@ def _prepare(logits: Tensor, row: Row) -> Tensor:
         shift = [shifts.get(token, 0.0) for token in ids]
         logits = sampling.adjust(
             logits,
-            torch.tensor(ids),
-            _numbers(factors),
-            _numbers(shift),
+            send(torch.tensor(ids)),
+            send(_numbers(factors)),
+            send(_numbers(shift)),
         )
     if row.grammar is not None:
         try:
             mask = row.grammar.mask()
         except EngineError:
             mask = b""  # nothing may come: this row alone fails
-        logits = sampling.forbid(logits, torch.frombuffer(bytearray(mask or b"\0"), dtype=torch.uint8))
+        allowed = torch.frombuffer(bytearray(mask or b"\0"), dtype=torch.uint8)
+        logits = sampling.forbid(logits, send(allowed))
     return logits
 
 

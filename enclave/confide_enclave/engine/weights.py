@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import torch
 from confide_kernels import gemm
@@ -14,6 +14,8 @@ from confide_enclave.engine.config import DecoderConfig, read_config
 from confide_enclave.engine.convert import GROUP, is_turned
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.store import Array
+
+CPU: Final = torch.device("cpu")
 
 
 class Matrix(NamedTuple):
@@ -54,10 +56,13 @@ class DecoderWeights:
     head: Matrix
 
 
-def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
-    """Wrap the arrays, or pack them as products take them; floats become `dtype`. Raises: ConfigError."""
+def load_weights(model: Model, dtype: torch.dtype, device: torch.device = CPU) -> DecoderWeights:
+    """Wrap the arrays, or pack them as products take them; floats become `dtype`. Raises: ConfigError.
+
+    For a GPU each array is first copied there.
+    """
     config, arrays = read_config(model.metadata), model.arrays
-    reader = _Reader(model.metadata.file, arrays, dtype)
+    reader = _Reader(model.metadata.file, arrays, dtype, device)
     exact, turned = model.scheme == "w8a8", is_turned(model.scheme)
 
     def product(name: str, out: int, width: int) -> Matrix:
@@ -101,8 +106,8 @@ def load_weights(model: Model, dtype: torch.dtype) -> DecoderWeights:
 
 
 class _Reader:
-    def __init__(self, file: str, arrays: Mapping[str, Array], dtype: torch.dtype) -> None:
-        self._file, self._arrays, self._dtype = file, arrays, dtype
+    def __init__(self, file: str, arrays: Mapping[str, Array], dtype: torch.dtype, device: torch.device) -> None:
+        self._file, self._arrays, self._dtype, self._device = file, arrays, dtype, device
 
     def vector(self, name: str, size: int) -> Tensor:
         tensor = self._tensor(name)
@@ -126,7 +131,7 @@ class _Reader:
     def _tensor(self, name: str) -> Tensor:
         if name not in self._arrays:
             self.refuse(name)
-        return torch.from_numpy(self._arrays[name])
+        return torch.from_numpy(self._arrays[name]).to(self._device)
 
     def refuse(self, name: str) -> NoReturn:
         raise ConfigError(self._file, name, "is missing or not of the shape that the metadata says; convert again")
