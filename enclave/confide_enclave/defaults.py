@@ -1,6 +1,6 @@
 """What an answer gets where its request says nothing."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from confide_protocol.settings import Settings
 from pydantic import Field
@@ -19,3 +19,7 @@ class AnswerSettings(Settings):
 
     def token_limit(self, context_tokens: int) -> int:
         return self.max_tokens or max(context_tokens // 2, 1)
+
+
+# What its makers advise for the packaged model: at OpenAI's so small a one rambles, sometimes without an end.
+PACKAGED_ANSWERS: Final = AnswerSettings(temperature=0.2, top_p=0.9)

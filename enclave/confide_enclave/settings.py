@@ -4,16 +4,16 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from confide_attestation.policy_types import Hex32
 from confide_protocol import labels
 from confide_protocol.errors import ConfigError
 from confide_protocol.keyset import MAX_MODELS
 from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from confide_enclave.defaults import AnswerSettings
+from confide_enclave.defaults import PACKAGED_ANSWERS, AnswerSettings
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.encoder_card import EncoderLimits
 from confide_enclave.remote.settings import RemoteSettings
@@ -33,7 +33,17 @@ class ModelSettings(Settings):
     kind: Literal["torch"] = "torch"
     name: Name = "smollm2-135m-instruct"
     weights: str | None = None
-    answers: AnswerSettings = AnswerSettings()
+    answers: AnswerSettings = PACKAGED_ANSWERS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _advised(cls, given: Any) -> Any:  # noqa: ANN401
+        """Let what suits the packaged model stand for nothing but that one."""
+        answers = given.get("answers", {}) if isinstance(given, dict) else None
+        if not isinstance(answers, dict):
+            return given
+        usual = AnswerSettings() if given.get("weights") else PACKAGED_ANSWERS
+        return {**given, "answers": {**dict(usual), **answers}}
 
 
 def _engine_kind(engine: object) -> object:

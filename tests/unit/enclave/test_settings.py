@@ -31,6 +31,19 @@ def test_a_minimal_file_has_defaults_and_resolved_paths(tmp_path):
     assert settings.limits == Limits()
 
 
+def test_what_suits_the_packaged_model_is_no_other_ones_default(tmp_path):
+    """Its makers' advice without weights, OpenAI's defaults with them; what is written counts in both."""
+    for text, expected in {
+        "": (0.2, 0.9, 0),
+        '[model]\nname = "m"\n[model.answers]\nmax_tokens = 9\n': (0.2, 0.9, 9),
+        '[model]\nweights = "w.gguf"\n': (1.0, 1.0, 0),
+        '[model]\nweights = "w.gguf"\n[model.answers]\ntop_p = 0.8\n': (1.0, 0.8, 0),
+    }.items():
+        settings = load_settings(write(tmp_path, MINIMAL + text))
+        for answers in (settings.model.answers, settings.models[0].answers):
+            assert (answers.temperature, answers.top_p, answers.max_tokens) == expected
+
+
 def test_the_example_is_the_default(tmp_path):
     """deploy/examples/enclave.toml shows every setting at its default."""
     example = load_settings(Path(__file__).parents[3] / "deploy/examples/enclave.toml")
@@ -57,6 +70,8 @@ def test_the_example_is_the_default(tmp_path):
         (MINIMAL + 'listen = "8080"', "listen", "pattern"),
         (MINIMAL + 'listen = "127.0.0.1:70000"', "listen", "65535"),
         (MINIMAL + "shapes = []", "shapes", "at least 1"),
+        (MINIMAL + "[model.answers]\ntemperature = 2.5", "model.answers.temperature", "less than or equal to 2"),
+        (MINIMAL + "[model]\nanswers = 1", "model.answers", "dictionary"),
         (MINIMAL + 'shapes = ["constant"]', "shapes", "bucketed"),
         (MINIMAL + 'shapes = ["none", "none"]', "shapes", "once"),
         (MINIMAL + "[limits]\nmax_request_bytes = -1", "limits.max_request_bytes", "greater"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confide_attestation.policy import load_policy
+from confide_enclave.defaults import AnswerSettings
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.settings import (
     DeviceSettings,
@@ -85,6 +86,7 @@ def test_the_example_names_every_setting_and_its_default() -> None:
     tables: dict[str, type[Settings]] = {
         "": EnclaveSettings,
         "model.": ModelSettings,
+        "model.answers.": AnswerSettings,
         "engine.": EngineLimits,
         "embeddings.": EmbeddingsSettings,
         "keyset.": KeysetSettings,
