@@ -43,11 +43,12 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans) -> Rows:
     n, heads, head_dim = q.shape
     (keys, values), (key_tops, value_tops) = cache.data, cache.tops
     kv_heads = keys.shape[1]
-    sharp = torch.mul(q_tops, sharpness(head_dim)).view(n, kv_heads, -1, 1)
-    q = q.view(n, kv_heads, -1, head_dim)
-    out = torch.empty(n, kv_heads, heads // kv_heads, head_dim, device=q.device)
+    group = heads // kv_heads
+    sharp = torch.mul(q_tops, sharpness(head_dim)).view(n, kv_heads, group, 1)
+    q = q.view(n, kv_heads, group, head_dim)
+    out = torch.empty(n, kv_heads, group, head_dim, device=q.device)
     for start, count, context, rows in spans.parts:
-        for first, last in pieces(count, context, heads // kv_heads):
+        for first, last in pieces(count, context, group):
             part, seen = slice(start + first, start + last), context - count + last
             tops = key_tops[:, rows], value_tops[:, rows]
             _attend_part(q[part], sharp[part], keys[rows], values[rows], *tops, seen, out[part])

@@ -1,8 +1,9 @@
 """A launch of every kernel in the shapes of a real model: what `ahead` compiles."""
 
+import numpy as np
 import torch
 from confide_kernels.activation import triton as activation
-from confide_kernels.attention import Span, Spans
+from confide_kernels.attention import Fixed, Span, Spans
 from confide_kernels.attention import triton as attention
 from confide_kernels.gemm import Product
 from confide_kernels.gemm import triton as gemm
@@ -45,6 +46,9 @@ def rotation() -> None:
     ):
         qkv = Product(torch.zeros(4, out), torch.ones(4, 1))
         rope.rotate_store(qkv, heads, table(64, WIDTH, 1e6), places, cache, places)
+        for dtype in (torch.float16, torch.bfloat16):
+            x, data = qkv.columns.to(dtype), cache.data.to(dtype)
+            rope.rotate_store_floats(x, heads, table(64, WIDTH, 1e6), places, data, places)
 
 
 def attend() -> None:
@@ -54,8 +58,13 @@ def attend() -> None:
     spans = [Span(0, 1, 400, slice(0, 400)), Span(1, 63, 100, slice(400, 500))]
     q = torch.zeros(64, HEADS, WIDTH, dtype=torch.int8)
     attention.attend_int8(q, torch.ones(64, HEADS), cache, Spans.of(spans))
+    paged = Spans.paged(np.array([[0, 1, 400, 0]]), np.arange(25, dtype=np.int32), 16)
+    fixed = Fixed(64, 512, 64, 16, HEADS // KV_HEADS, torch.device("cpu"))
+    fixed.update(paged)
+    attention.attend_int8(q, torch.ones(64, HEADS), cache, fixed.placed)
     for dtype in (torch.float16, torch.bfloat16):
         attention.attend(q.to(dtype), *cache.data.to(dtype), Spans.of(spans))
+        attention.attend(q.to(dtype), *cache.data.to(dtype), fixed.placed)
 
 
 def pages() -> None:

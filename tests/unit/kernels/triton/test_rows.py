@@ -182,3 +182,31 @@ def test_rotate_store_outside_its_tables(position: int, row: int) -> None:
     untouched = [x for x in range(11) if x not in (10, 3, 4)]
     assert (kept[:, untouched] == -111).all()
     assert cache_tops[..., untouched].isnan().all()
+
+
+@pytest.mark.parametrize(("queries", "kv_heads", "width"), HEADS)
+@pytest.mark.parametrize(("biased", "normed"), [(True, False), (False, True), (False, "keys")])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 2e-3)])
+def test_rotate_store_floats(
+    queries: int, kv_heads: int, width: int, biased: bool, normed: bool | str, dtype: torch.dtype, tolerance: float
+) -> None:
+    """In floats, up to their last bits; rows that are not named, and places out of range, stay as they were."""
+    qkv, heads, turns, positions, cache, rows = rotation(queries, kv_heads, width, biased, normed)
+    x, data = qkv.floats().to(dtype), torch.full_like(cache.data, 55, dtype=dtype)
+    mine = on_device(data)
+    expected = rope.naive.rotate_store_floats(x, heads, turns, positions, data, rows)
+    before = x.clone()
+    got = gpu_rope.rotate_store_floats(*on_device((strided(x), heads, turns, positions)), mine, on_device(rows))
+    assert torch.equal(x, before)
+    assert got.dtype == dtype
+    for one, other in ((got, expected), (mine, data)):
+        torch.testing.assert_close(one.cpu(), other, rtol=tolerance, atol=tolerance)
+    untouched = [x for x in range(11) if x not in rows]
+    assert (mine[:, untouched] == 55).all()
+
+    mine = on_device(torch.full_like(data, 55))
+    rows[1], positions[2] = -1, 20
+    odd = gpu_rope.rotate_store_floats(*on_device((x, heads, turns, positions)), mine, on_device(rows))
+    assert odd[[1, 2]].isnan().all()
+    same_bits(odd[[0, 3]], got[[0, 3]].cpu())
+    assert (mine[:, [x for x in range(11) if x not in (10, 4)]] == 55).all()
