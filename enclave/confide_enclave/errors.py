@@ -39,6 +39,13 @@ class UnknownToken(EngineError):
     reason = "a token id of 'logit_bias' is not of this model's vocabulary"
 
 
+class DeviceLost(EngineError):
+    """The GPU failed in a way that only a new process gets over."""
+
+    code = "device_lost"
+    reason = "the GPU stopped working; the enclave has to be started anew"
+
+
 class GrammarTooComplex(EngineError):
     """Following the caller's schema, pattern or tools took more than the limits allow, maybe amid an answer."""
 

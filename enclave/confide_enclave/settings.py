@@ -267,6 +267,9 @@ def _contradicting_models(settings: EnclaveSettings) -> Iterator[tuple[str, str]
     for place, model in zip(places, settings.models, strict=True):
         if isinstance(model.engine, RemoteSettings) and model.weights is None:
             yield f"{place}.weights", "is missing; name the published directory that the server reads"
+        if isinstance(model.engine, EngineLimits) and model.engine.is_on_gpu and not settings.gpus:
+            engine = "engine" if place == "model" else f"{place}.engine"
+            yield f"{engine}.device", "is a GPU, which must be attested as well: prompts go there; set gpus = true"
         if model.name in names:
             yield (
                 f"{place}.name",

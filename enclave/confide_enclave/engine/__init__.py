@@ -147,6 +147,9 @@ class Engine(Protocol):
     closing the generator (aclose) cancels the request within one step and frees what it held.
     """
 
+    # It ended by itself: nothing but another process can serve again.
+    lost: bool = False
+
     @property
     def card(self) -> ModelCard: ...
 

@@ -29,10 +29,11 @@ class EngineLimits(Settings):
 
     Exact mode gives bits that depend on the request alone: not on its neighbours, the chunks, the threads. It
     computes with integers, in scheme w8a8. Fast mode computes in `dtype`, with weights of scheme w8a16 (which it
-    takes where none is named), w4a16 or none; `dtype` "auto" is bfloat16 where the CPU multiplies it.
+    takes where none is named), w4a16 or none; `dtype` "auto" is bfloat16 on a GPU, and where the CPU multiplies it.
 
     The cache has `cache_tokens` rows (0: max_sequences * context_tokens) in pages; a step computes at most
-    prefill_chunk_tokens + max_sequences tokens, and guesses. `threads` 0 leaves one core to everything else: a step
+    prefill_chunk_tokens + max_sequences tokens, and guesses. It does so on `device`: "cpu", or an NVIDIA GPU,
+    "cuda" or "cuda:N", where exact mode gives the same bits. `threads` 0 leaves one core to everything else: a step
     waits for its slowest thread, so one thread without a core costs more than it brings. `speculate`: how tokens
     are guessed ahead, at most `guesses` of them, for one step to check; a request may turn it off. "lookup": from
     what prompt and answer repeat; "layers" and "draft" do so too, and where nothing repeats ask the `draft_layers`
@@ -49,6 +50,7 @@ class EngineLimits(Settings):
     mode: Literal["exact", "fast"] = "exact"
     scheme: Scheme = "w8a8"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$")
     max_sequences: int = Field(default=8, ge=1, le=256)
     max_waiting: int = Field(default=32, ge=0, le=65_536)
     context_tokens: int = Field(default=4_096, ge=16, le=1 << 17)
@@ -89,11 +91,17 @@ class EngineLimits(Settings):
             raise ValueError(
                 "offload_tokens is for what prefix_tokens cannot hold; raise the others or set it to 0"
             )
+        if self.is_on_gpu and self.speculate in ("draft", "layers"):
+            raise ValueError('on a GPU nothing but "lookup" guesses; set speculate to that, or "off"')
         if (self.speculate == "draft") != (self.draft is not None):
             raise ValueError('speculate = "draft" and `draft`, which names its weights, go together')
         if (self.speculate == "layers") != bool(self.draft_layers):
             raise ValueError('speculate = "layers" and `draft_layers`, which names them, go together')
         return self
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return self.device != "cpu"
 
     @property
     def pages(self) -> int:
@@ -137,7 +145,7 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
         engine={
             "kind": "torch",
             "mode": limits.mode,
-            "device": "cpu",
+            "device": limits.device.partition(":")[0],
             "scheme": limits.scheme,
             "dtype": "int8" if limits.mode == "exact" else choose_dtype(limits),
             "source": model.source_digest.hex(),
@@ -156,7 +164,9 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
 
 
 def choose_dtype(limits: EngineLimits) -> Dtype:
-    return limits.dtype if limits.dtype != "auto" else "bfloat16" if _multiplies_bfloat16() else "float32"
+    if limits.dtype != "auto":
+        return limits.dtype
+    return "bfloat16" if limits.is_on_gpu or _multiplies_bfloat16() else "float32"
 
 
 def _multiplies_bfloat16() -> bool:

@@ -2,8 +2,8 @@
 
 Steps of few rows, as those that only decode, are replayed from graphs: recorded at the start, one for each number
 of rows and length of context, both rounded up. What a step leaves unused of a graph's rows is of no sequence and
-stored nowhere. All others, which read prompts, are launched one operation at a time. In exact mode it is the same to
-the last bit either way, and on a CPU: an auditor can run an answer again without a GPU.
+stored nowhere. All others, which read prompts, are launched one operation at a time. In exact mode it is the same
+to the last bit either way, and on a CPU: an auditor can run an answer again without a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.layout import Layout, lay_out
 from confide_enclave.engine.model import Decoder, States
 from confide_enclave.engine.pages import PAGE_TOKENS, pages_for
+from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.scheduler import Step
 from confide_enclave.engine.sequence import Sequence
 
@@ -38,12 +39,12 @@ MAX_GRAPH_CONTEXT: Final = 1 << 22
 _NOWHERE: Final = -1
 
 
-class GpuRunner:
-    draft = None
+class GpuRunner(Runner):
     overlaps = True
 
     def __init__(self, model: Decoder, pool: KvPool, lane: Lane) -> None:
-        self._model, self.pool, self._lane = model, pool, lane
+        super().__init__(model, pool)
+        self._lane = lane
         self._group = model.config.heads // model.config.kv_heads
         self._graphs: list[_Graph] = []
         self._tables: WeakKeyDictionary[Sequence, _Table] = WeakKeyDictionary()
@@ -54,7 +55,7 @@ class GpuRunner:
         shapes = graph_shapes(rows, context_tokens)
         # The largest first: the others find room in its memory.
         for shape in sorted(shapes, key=lambda shape: shape.rows * shape.context, reverse=True):
-            self._graphs.append(_Graph(shape, self._model, self.pool, self._lane))
+            self._graphs.append(_Graph(shape, self._model, self._pool, self._lane))
         self._graphs.sort(key=lambda graph: graph.shape)
 
     @torch.inference_mode()
@@ -82,10 +83,6 @@ class GpuRunner:
             places += own[: 1 + len(ahead)]
         return self._read(made, logits, places, self._choose(logits, places, rows))
 
-    def wipe(self, pages: list[int]) -> None:
-        """Zero what was left in the pages, before anything that comes after."""
-        self.pool.wipe(pages)
-
     @torch.inference_mode()
     def erase(self) -> None:
         """Overwrite whatever steps left, but for the pages: between steps that is of no use to anybody."""
@@ -111,7 +108,7 @@ class GpuRunner:
                 if graph.shape.rows >= len(made.tokens) and graph.shape.context >= longest:
                     return graph.run(inputs, spans)
         placed = attention.place(spans, self._group, self._lane.device)
-        return self._model.states(*self._lane.send(inputs), placed, self.pool)
+        return self._model.states(*self._lane.send(inputs), placed, self._pool)
 
     def _table(self, sequence: Sequence) -> npt.NDArray[np.int32]:
         """Return a sequence's pages; made anew only when it has others. A list of them only grows."""

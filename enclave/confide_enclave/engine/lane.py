@@ -16,7 +16,7 @@ class Lane(Protocol):
     def device(self) -> torch.device: ...
 
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return a tensor of the CPU on the device, in `out` if given; the one on the CPU may be changed at once."""
+        """Return a tensor of the CPU on the device, in `out` if given; the other may be changed at once."""
         ...
 
     def fetch(self, ids: Tensor) -> Callable[[], list[int]]:

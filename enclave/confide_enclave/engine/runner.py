@@ -16,6 +16,10 @@ from confide_enclave.engine.sequence import Sequence
 
 
 class Runner:
+    """`overlaps`: whether a step is under way from `run` on, rather than from the first token that is asked for."""
+
+    overlaps = False
+
     def __init__(self, model: Decoder, pool: KvPool, draft: Draft | None = None) -> None:
         self._model, self._pool, self.draft = model, pool, draft
 
@@ -44,6 +48,13 @@ class Runner:
     def wipe(self, pages: list[int]) -> None:
         """Zero what was left in the pages."""
         self._pool.wipe(pages)
+
+    def erase(self) -> None:
+        """Overwrite what steps left in memory of ours. Here they left it to the C library, which does."""
+
+    def survives(self) -> bool:
+        """Say whether another step can be run after one that failed."""
+        return True
 
 
 def _ints(values: list[int]) -> Tensor:

@@ -1,16 +1,19 @@
 """The engine of our own: torch in one thread, many requests at once, text on each caller's event loop."""
 
 import asyncio
+import math
+import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Final
 
 import structlog
 import torch
-from confide_protocol.errors import EngineError
+from confide_protocol.errors import CapacityExceeded, EngineError
 
 from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.engine.blocks import KvPool
@@ -19,6 +22,7 @@ from confide_enclave.engine.draft import DraftProposer, load_draft
 from confide_enclave.engine.fairness import Admission
 from confide_enclave.engine.grammar import Grammars, Matcher
 from confide_enclave.engine.model import Decoder
+from confide_enclave.engine.offload_memory import open_offload
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.pages import PAGE_TOKENS, Pages, pages_for
 from confide_enclave.engine.prefix import PrefixCache
@@ -31,9 +35,12 @@ from confide_enclave.engine.speculate import MAX_ROWS, Guesser, InTurn, PromptLo
 from confide_enclave.engine.store import let_go
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
-from confide_enclave.errors import GrammarTooComplex, UnknownToken
+from confide_enclave.errors import DeviceLost, GrammarTooComplex, UnknownToken
 
 log = structlog.get_logger(__name__)
+
+# How long, without a pause, a GPU's memory may keep what earlier steps left in it.
+ERASE_S: Final = 10.0
 
 
 class TorchEngine(Engine):
@@ -65,6 +72,9 @@ class TorchEngine(Engine):
         self._forgotten: list[bytes] = []
         self._forget_all = False
         self._closed = False
+        # The model thread's.
+        self._unsaid: list[tuple[Sequence, Delta | EngineError]] = []
+        self._left_since_s = math.inf
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="confide-engine", daemon=True)
         self._thread.start()
@@ -183,6 +193,7 @@ class TorchEngine(Engine):
         torch.set_num_threads(self._limits.threads or max(1, torch.get_num_threads() - 1))
         try:
             self._runner = self._build(self._page_count)
+            self._prefixes.offload = open_offload(self._runner.pool, self._limits, secrets.token_bytes)
             del self._build  # and with it the model's metadata
             self._publish()
         except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for ready
@@ -194,6 +205,7 @@ class TorchEngine(Engine):
                 work()
             except Exception as fault:  # noqa: BLE001 - outside a step nothing may fail: say so and serve no more
                 log.error("engine_ended", kind=type(fault).__name__)  # noqa: TRY400
+                self.lost = True
 
     def _publish(self) -> None:
         """Read what the operator published, before anybody is served."""
@@ -216,16 +228,24 @@ class TorchEngine(Engine):
         self._collect()
         for sequence in self._scheduler.sequences:
             self._deliver(sequence, EngineError("the engine is closed"))
+        self._say()
         for sequence in self._scheduler.sequences:
             self._retire(sequence)
         self._prefixes.forget_all()
+        self._runner.erase()
 
     def _gather(self) -> bool:
         """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes.
 
         Nor does it wait beyond the time when a tenant's pages are due to be forgotten.
         """
-        due_s = self._prefixes.tick(time.monotonic(), self._limits.prefix_idle_s)
+        now_s = time.monotonic()
+        due_s = self._prefixes.tick(now_s, self._limits.prefix_idle_s)
+        if not self._scheduler.sequences:
+            self._say()
+        if self._left_since_s + (ERASE_S if self._scheduler.sequences else 0) <= now_s:
+            self._runner.erase()
+            self._left_since_s = math.inf
         with self._changed:
             self._changed.wait_for(self._has_work, due_s)
         self._forget()
@@ -260,7 +280,9 @@ class TorchEngine(Engine):
             self._guess(sequence, most)
         step = self._scheduler.next_step()
         if step is None:
+            self._say()
             return
+        self._left_since_s = min(self._left_since_s, time.monotonic())
         for sequence, drawn in self._draws(step):
             try:
                 delta = sequence.append(drawn, self._tokens) if drawn else None
@@ -277,6 +299,8 @@ class TorchEngine(Engine):
                 self._deliver(sequence, delta)
         for sequence in step.sequences:
             self._scheduler.store(sequence)
+        if not self._runner.overlaps:
+            self._say()
 
     def _blame(self, sequence: Sequence) -> EngineError:
         """Say why no token could be drawn."""
@@ -300,13 +324,21 @@ class TorchEngine(Engine):
 
     def _draws(self, step: Step) -> Iterator[tuple[Sequence, Drawn | None]]:
         try:
-            yield from self._runner.run(step)
+            draws = self._runner.run(step)
+            self._say()  # while a GPU computes
+            yield from draws
         except Exception as fault:  # noqa: BLE001 - whatever a step raises ends its own sequences and no others
             # The exception's text may show what it computed on; its kind does not.
             log.error("engine_step_failed", kind=type(fault).__name__)  # noqa: TRY400
+            if not self._runner.survives():
+                raise DeviceLost from None
+            full = isinstance(fault, torch.OutOfMemoryError)
+            error = (
+                CapacityExceeded("the GPU has no memory for this; ask for less at once") if full else EngineError()
+            )
             for sequence in step.sequences:
                 if sequence in self._scheduler.sequences:
-                    self._retire(sequence, EngineError())
+                    self._retire(sequence, error)
 
     def _retire(self, sequence: Sequence, last: Delta | EngineError | None = None) -> None:
         """Zero and free what the sequence held, then deliver the last word."""
@@ -317,13 +349,23 @@ class TorchEngine(Engine):
             self._deliver(sequence, last)
 
     def _deliver(self, sequence: Sequence, item: Delta | EngineError) -> None:
-        try:
-            sequence.deliver(item)
-        except RuntimeError:  # the caller's event loop is closed
-            sequence.cancelled = True
+        self._unsaid.append((sequence, item))
+
+    def _say(self) -> None:
+        """Hand over what there is to deliver."""
+        unsaid, self._unsaid = self._unsaid, []
+        for sequence, item in unsaid:
+            try:
+                sequence.deliver(item)
+            except RuntimeError:  # the caller's event loop is closed
+                sequence.cancelled = True
 
 
 def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
+    if limits.is_on_gpu:
+        from confide_enclave.engine import gpu
+
+        return gpu.build_runner(model, limits, pages)
     weights = load_weights(model, getattr(torch, choose_dtype(limits)))
     draft = load_draft(model, weights, limits, pages)
     let_go(model.arrays)  # packed matrices are copies

@@ -1,0 +1,105 @@
+"""Makes the runner of a GPU: what it needs is counted first, and its kernels are tried before anybody is served."""
+
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import structlog
+import torch
+from confide_kernels import selftest
+from confide_protocol.errors import ConfigError
+
+from confide_enclave.engine.blocks import KvPool
+from confide_enclave.engine.card import EngineLimits, choose_dtype
+from confide_enclave.engine.config import DecoderConfig, read_config
+from confide_enclave.engine.cuda import CudaLane, choose_gpu
+from confide_enclave.engine.gpu_runner import MAX_GRAPH_ROWS, GpuRunner
+from confide_enclave.engine.lane import Lane
+from confide_enclave.engine.model import Decoder
+from confide_enclave.engine.package import Model
+from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_enclave.engine.speculate import MAX_ROWS
+from confide_enclave.engine.store import Array, let_go
+from confide_enclave.engine.weights import load_weights
+from confide_enclave.errors import DeviceUnavailable
+
+log = structlog.get_logger(__name__)
+
+# Tokens that a draw's 18 bits tell apart.
+MAX_VOCABULARY: Final = 1 << 18
+# Code, cuBLAS, and what is lost between allocations.
+_SPARE_BYTES: Final = 512 << 20
+_GIB: Final = 1 << 30
+
+
+class Need(NamedTuple):
+    """Bytes of a GPU."""
+
+    weights: int
+    cache: int
+    steps: int
+
+
+def open_lane(name: str) -> Lane:
+    """Return a stream of the GPU that the settings name. Raises: ConfigError."""
+    return CudaLane(choose_gpu(name))
+
+
+def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
+    """Load the weights, make the cache, try the kernels, record graphs; takes tens of seconds at first.
+
+    Raises: ConfigError when it does not fit, DeviceUnavailable when a kernel computes wrongly.
+    """
+    config = read_config(model.metadata)
+    if config.vocabulary > MAX_VOCABULARY:
+        raise ConfigError("engine", "device", f'draws from {MAX_VOCABULARY} tokens at most; set device = "cpu"')
+    lane = open_lane(limits.device)
+    need = count_need(config, model.arrays, limits, pages)
+    if lane.device.type == "cuda":
+        demand(need, *torch.cuda.mem_get_info(lane.device))
+    if faults := selftest.check(lane.device):
+        raise DeviceUnavailable(f"the GPU computes wrongly, nothing is served: {'; '.join(faults)}")
+    weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device)
+    runner = GpuRunner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), lane)
+    let_go(model.arrays)
+    runner.record(rows_of_step(limits), limits.context_tokens)
+    log.info("gpu_ready", device=str(lane.device), **need._asdict())
+    return runner
+
+
+def rows_of_step(limits: EngineLimits) -> int:
+    """Return the most rows of a step that reads no prompt."""
+    return limits.max_sequences if limits.speculate == "off" else max(limits.max_sequences, MAX_ROWS)
+
+
+def count_need(config: DecoderConfig, arrays: Mapping[str, Array], limits: EngineLimits, pages: int) -> Need:
+    """Count what weights and cache take, and at most a step, twice: launched one by one, and as a graph."""
+    exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
+    weights = 8 * limits.context_tokens * config.head_dim  # the table of turns
+    for name, array in arrays.items():
+        is_matrix = name.endswith(".rows") and array.dtype.kind == "f"
+        weights += array.size * dtype.itemsize if is_matrix else array.nbytes
+    per_row = config.head_dim * (1 if exact else dtype.itemsize) + 4
+    cache = pages * PAGE_TOKENS * 2 * config.layers * config.kv_heads * per_row
+    queries, drawn = config.heads * config.head_dim, rows_of_step(limits)
+    row = 4 * (4 * config.width + 4 * queries + 4 * config.kv_heads * config.head_dim + 4 * config.hidden)
+    few = min(drawn, MAX_GRAPH_ROWS) * config.heads * (4 * limits.context_tokens + 8 * config.head_dim)
+    rows = limits.prefill_chunk_tokens + drawn
+    logits = 3 * 4 * config.vocabulary * drawn
+    return Need(weights, cache, 2 * (rows * row + few) + logits + _SPARE_BYTES)
+
+
+def demand(need: Need, free: int, total: int) -> None:
+    """Raises: ConfigError when a GPU has less to spare."""
+    if sum(need) <= free:
+        return
+    weights, cache, steps, needed, spare, all_of_it = (
+        math.ceil(10 * each / _GIB) / 10 for each in (*need, sum(need), free, total)
+    )
+    raise ConfigError(
+        "engine",
+        "cache_tokens",
+        f"asks for more than the GPU has: {needed} GiB, of which the weights {weights}, the cache {cache}, a step"
+        f" {steps}, and {spare} of {all_of_it} are free; lower cache_tokens, max_sequences, context_tokens or"
+        " prefill_chunk_tokens, or choose a smaller model",
+    )
