@@ -8,13 +8,13 @@ PROMPT ?= What is the capital of France? Answer in one sentence.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm test-js lint bench bench-gpu fuzz conformance lock clean
+.PHONY: help setup demo test test-vllm test-llama-cpp test-js lint bench bench-gpu fuzz conformance lock clean
 
 help:
 	@echo "make demo [PROMPT=...]  one sealed prompt, end to end, on simulated hardware"
 	@echo "make test               every test"
 	@echo "make setup              build $(VENV); $(BIN)/confide is the command"
-	@echo "make test-vllm | test-js | lint | bench | bench-gpu | fuzz | conformance | lock | clean"
+	@echo "make test-vllm | test-llama-cpp | test-js | lint | bench | bench-gpu | fuzz | conformance | lock | clean"
 
 setup: $(VENV)/.ready
 
@@ -65,10 +65,15 @@ demo: export CONFIDE_PROMPT := $(PROMPT)
 test: $(VENV)/.ready $(VENV)/.encoder $(VENV)/.triton $(VENV)-openai2/.ready
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Against a real vLLM for CPUs, in an environment of its own that this makes: minutes, and some GB of disk.
+# Against real servers, each in an environment of its own that this makes: minutes, and some GB of disk. The second
+# is compiled: a C++ compiler, CMake and Ninja.
 test-vllm: $(VENV)/.ready
 	@test -e build/peers/engine_vllm/.ready || $(BIN)/python -m tests.bench.engine_peers engine_vllm
-	@CONFIDE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm $(PYTEST_ARGS)
+	@CONFIDE_TEST_SERVER=vllm $(BIN)/python -m pytest tests/servers $(PYTEST_ARGS)
+
+test-llama-cpp: $(VENV)/.ready
+	@test -e build/peers/engine_llama_server/.ready || $(BIN)/python -m tests.servers.llama_cpp.build
+	@CONFIDE_TEST_SERVER=llama.cpp $(BIN)/python -m pytest tests/servers $(PYTEST_ARGS)
 
 # The TypeScript client, with Node 20.19 or newer; its page with Chromium, where there is one.
 test-js: $(VENV)/.ready

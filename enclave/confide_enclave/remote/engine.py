@@ -217,21 +217,29 @@ class RemoteEngine(Engine):
         if context < self._card.context_tokens:
             raise self._wrong("engine.context_tokens", f"the server holds {context}; set it so or less")
         if server.grammars == "asked":
-            self._follows_grammars = await self._ask_for_a_grammar()
+            if not await self._draws("", 0):
+                raise self._wrong("engine.server", f"does not answer as {server.name} does")
+            self._follows_grammars = await self._draws('start: "a"', b"a"[0])
             if not self._follows_grammars:
                 log.warning("engine.no_grammars")
 
-    async def _ask_for_a_grammar(self) -> bool:
-        """Let it draw one token that only llguidance's grammar allows. Raises: EngineError when it is not there."""
-        tokens, only = self._tokens, min(self._tokens.end_ids)
-        sampling = Sampling(0.0, 1.0, 1, 1, grammar='start: "a"')
-        body = self._server.wire.write(self._card.name, [only], sampling, 1, tokens.end_ids, "")
+    async def _draws(self, grammar: str, byte: int) -> bool:
+        """Let it draw one token; say whether it does, and one that spells the byte where a grammar wants that.
+
+        Raises: EngineError when it is not there.
+        """
+        tokens, prompt = self._tokens, [min(self._tokens.end_ids)]
+        body = self._server.wire.write(
+            self._card.name, prompt, Sampling(0.0, 1.0, 1, 1, grammar=grammar), 1, tokens.end_ids, ""
+        )
         try:
             async with aclosing(self._events(body, PROBE_BYTES)) as events:
                 chunk = self._server.wire.read(await anext(events, b""))
         except (EngineRefused, EngineMalformed):
             return False
-        return chunk is not None and b"".join(map(tokens.token_bytes, chunk.ids)) == b"a"
+        if chunk is None or any(token >= tokens.size for token in chunk.ids):
+            return False
+        return not grammar or b"".join(map(tokens.token_bytes, chunk.ids)) == bytes([byte])
 
     def _wrong(self, field: str, remedy: str) -> ConfigError:
         return ConfigError(self._file, field, remedy)

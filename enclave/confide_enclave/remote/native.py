@@ -92,7 +92,8 @@ class Native:
             "frequency_penalty": sampling.frequency_penalty,
             "presence_penalty": sampling.presence_penalty,
             "repeat_penalty": sampling.repetition_penalty,
-            "repeat_last_n": -1,
+            # All of it: its penalties count the prompt's tokens too.
+            "repeat_last_n": len(prompt) + limit,
             "seed": sampling.seed % _SEEDS,
             "logit_bias": [[token, bias] for token, bias in sampling.logit_bias],
             "stop": [],

@@ -72,7 +72,7 @@ def _own(start: Start) -> list[str]:
 
 LLAMA_CPP: Final = Server(
     name="llama.cpp",
-    tested=frozenset(),
+    tested=frozenset({"b0-py0.3.36"}),  # the source that llama-cpp-python 0.3.36 carries
     weights="file",
     wire=Native(),
     options=_OPTIONS,

@@ -21,7 +21,7 @@ from confide.playground import ENCLAVE, playground
 
 from tests.unit.enclave.remote.fake import VERSION
 from tests.unit.enclave.remote.support import model, program, spell
-from tests.vllm.stack import RemoteStack, children, running
+from tests.servers.stack import RemoteStack, children, running
 
 SETTINGS = """
 [model]

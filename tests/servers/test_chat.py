@@ -1,4 +1,4 @@
-"""The SDK's tests of the chat API against vLLM, and what differs from the engine of our own."""
+"""The SDK's tests of the chat API against a real server, and what differs from the engine of our own."""
 
 import json
 from pathlib import Path
@@ -28,8 +28,9 @@ from tests.integration.test_client_openai import (
     test_unmodified_openai_over_the_transport,
     test_usage_comes_with_the_stream,
 )
-from tests.vllm.model import NAME
-from tests.vllm.stack import RemoteStack
+from tests.servers.model import NAME
+from tests.servers.peers import Peer
+from tests.servers.stack import RemoteStack
 
 __all__ = [
     "test_a_policy_that_does_not_match",
@@ -103,7 +104,7 @@ def test_a_stop_string_and_a_limit(client: confide.OpenAI) -> None:
     assert (cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("length", 2)
 
 
-def test_what_vllm_does_otherwise_is_refused_by_name(client: confide.OpenAI) -> None:
+def test_what_the_server_does_otherwise_is_refused_by_name(client: confide.OpenAI) -> None:
     """It counts log-probabilities after the grammar, which is not what they mean here."""
     wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE, "strict": True}}
     with pytest.raises(openai.BadRequestError) as caught:
@@ -112,16 +113,16 @@ def test_what_vllm_does_otherwise_is_refused_by_name(client: confide.OpenAI) -> 
 
 
 def test_a_prompt_beyond_the_context(client: confide.OpenAI) -> None:
-    """Refused by our own count, before vLLM sees it."""
+    """Refused by our own count, before the server sees it."""
     with pytest.raises(openai.APIStatusError) as caught:
         ask(client, messages=[{"role": "user", "content": "word " * 4_000}])
     assert (caught.value.status_code, caught.value.code) == (413, "context_too_long")
 
 
 def test_the_receipt_says_which_engine_and_that_nobody_can_run_it_again(
-    stack: RemoteStack, weights: Path, tmp_path: Path
+    stack: RemoteStack, peer: Peer, weights: Path, tmp_path: Path
 ) -> None:
-    """Mode fast, the manifest names vLLM and its version, and an auditor's re-run is refused by name."""
+    """Mode fast, the manifest names server and version, and an auditor's re-run is refused by name."""
     with stack.openai() as client:
         assert ANSWER in ask(client, messages=[{"role": "user", "content": QUESTION}]).choices[0].message.content
         assert client.last_receipt is not None
@@ -129,11 +130,12 @@ def test_the_receipt_says_which_engine_and_that_nobody_can_run_it_again(
         assert client.last_receipt.claims.model == NAME
         kept = audit_file(client.last_receipt, stack.ground.policy_file.read_bytes(), disclose=True)
     engine = stack.relay().ready().manifest.engine
-    assert (engine["kind"], engine["server"], engine["version"]) == ("openai", "vllm", "0.32.0")
+    assert (engine["kind"], engine["server"], engine["version"]) == ("openai", peer.name, peer.version)
+    assert engine["tested"] is True
     file = tmp_path / "kept.confide"
     file.write_bytes(kept.encoded)
     audit = ["audit", str(file), "--allow-simulated"]
     assert CliRunner().invoke(main, audit).exit_code == 0
     result = CliRunner().invoke(main, [*audit, "--rerun", "--weights", str(weights)])
     assert result.exit_code == 1
-    assert "FAIL rerun_mode — not replayable: vllm 0.32.0 answered" in result.stdout
+    assert f"FAIL rerun_mode — not replayable: {peer.name} {peer.version} answered" in result.stdout

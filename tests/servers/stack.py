@@ -72,6 +72,13 @@ class RemoteStack(Stack):
         return code
 
 
+def processor_s(pid: int) -> float:
+    """Return the seconds of processor that a process and all below it have used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(processor_s, children(pid)))
+
+
 def children(pid: int) -> list[int]:
     """Return what a process started (Linux)."""
     found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]

@@ -1,4 +1,4 @@
-"""vLLM dies amid an answer and comes back; whatever it wrote down, no prompt is in it. The last file to run."""
+"""The server dies amid an answer and comes back; whatever it wrote, no prompt is in it. The last file to run."""
 
 import os
 import secrets
@@ -14,7 +14,8 @@ from confide_enclave.engine.tokens import Tokens
 from confide_enclave.remote.card import read_vocabulary
 
 from tests.fakes.stack import ANSWER, ask
-from tests.vllm.stack import RemoteStack, children
+from tests.servers.peers import Peer
+from tests.servers.stack import RemoteStack, children
 
 RESTART_TIMEOUT_S = 880.0
 MARK = "canary" + secrets.token_hex(12)
@@ -37,7 +38,6 @@ def test_killed_amid_an_answer_it_comes_back(stack: RemoteStack) -> None:
     """One typed error and a receipt of it; sealed 503s while it loads; then the next request is served."""
     first = stack.server_pid
     below = children(first)
-    assert below
     endless = {"messages": MARKED, "max_tokens": 1500, "logit_bias": {"0": -100, "2": -100}}
     ended = stack.interrupted(endless, 5, lambda: os.kill(first, signal.SIGKILL))
     assert ended == "engine_lost"
@@ -50,8 +50,8 @@ def test_killed_amid_an_answer_it_comes_back(stack: RemoteStack) -> None:
     assert not [pid for pid in (first, *below) if Path(f"/proc/{pid}/cmdline").exists()]
 
 
-def test_the_marks_are_nowhere(stack: RemoteStack, server_log: Path, weights: Path) -> None:
-    """Not as text and not as token ids: in vLLM's output, in its arguments, in any log of the stack."""
+def test_the_marks_are_nowhere(stack: RemoteStack, peer: Peer, server_log: Path, weights: Path) -> None:
+    """Not as text and not as token ids: in the server's output, in its arguments, in any log of the stack."""
     with stack.openai() as client:
         ask(client, messages=MARKED, max_tokens=24)
         with pytest.raises(openai.BadRequestError):
@@ -61,7 +61,7 @@ def test_the_marks_are_nowhere(stack: RemoteStack, server_log: Path, weights: Pa
             MARK in ask(client, messages=MARKED, max_tokens=64, response_format=schema).choices[0].message.content
         )
     said = server_log.read_text(errors="replace")
-    assert "Application startup complete" in said
+    assert peer.says in said
     ids = Tokens(read_vocabulary(weights)).encode(MARK)
     numbers = [", ".join(map(str, ids[1:8])), ",".join(map(str, ids[1:8]))]
     logs = [said, *(file.read_text(errors="replace") for file in stack.ground.folder.glob("*.log"))]
