@@ -5,6 +5,7 @@ left there; cuBLAS keeps a workspace of its own, with partial sums of fast mode.
 process ends is the driver's to clear.
 """
 
+import gc
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def choose_gpu(name: str) -> torch.device:
     if importlib.util.find_spec("triton") is None:
         raise refuse("needs Triton; install it: pip install 'confide[gpu]'")
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         count = torch.cuda.device_count()
     except (RuntimeError, AssertionError) as fault:
         if "too old" in str(fault):
@@ -53,12 +54,19 @@ def choose_gpu(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def free_bytes(device: torch.device) -> tuple[int, int]:
+    """Return how much memory is free, and how much there is; what engines of before left is let go of first."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)
+
+
 class CudaLane(Lane):
     """A stream of a GPU, from now on the one of the thread that makes this."""
 
     def __init__(self, device: torch.device) -> None:
         torch.cuda.set_device(device)
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self._stream)
         self._staging = torch.zeros(STAGING_BYTES, dtype=torch.uint8, pin_memory=True)
         self._fetched = torch.zeros(FETCHED, dtype=torch.int64, pin_memory=True)
@@ -82,7 +90,7 @@ class CudaLane(Lane):
 
     def fetch(self, ids: Tensor) -> Callable[[], list[int]]:
         fetched = self._fetched[: len(ids)].copy_(ids, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(self._stream)
         staged = self._staged
 
@@ -110,7 +118,7 @@ class CudaLane(Lane):
         self._staging.zero_()
         self._fetched.zero_()
         self._staged = 0
-        segments = torch.cuda.memory_snapshot()
+        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
         for address, size in left_over(segments, self._device.index, self._stream.cuda_stream):
             torch.as_tensor(_Memory(address, size), device=self._device).zero_()
 

@@ -12,7 +12,7 @@ from confide_protocol.errors import ConfigError
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype
 from confide_enclave.engine.config import DecoderConfig, read_config
-from confide_enclave.engine.cuda import CudaLane, choose_gpu
+from confide_enclave.engine.cuda import CudaLane, choose_gpu, free_bytes
 from confide_enclave.engine.gpu_runner import MAX_GRAPH_ROWS, GpuRunner
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.model import Decoder
@@ -56,7 +56,7 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
     lane = open_lane(limits.device)
     need = count_need(config, model.arrays, limits, pages)
     if lane.device.type == "cuda":
-        demand(need, *torch.cuda.mem_get_info(lane.device))
+        demand(need, *free_bytes(lane.device))
     if faults := selftest.check(lane.device):
         raise DeviceUnavailable(f"the GPU computes wrongly, nothing is served: {'; '.join(faults)}")
     weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device)

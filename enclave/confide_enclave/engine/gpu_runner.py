@@ -95,7 +95,7 @@ class GpuRunner(Runner):
 
     def _compute(self, made: Layout) -> States:
         """Begin to run the layers, from a graph if one fits."""
-        longest, most = max(part.context for part in made.parts), max(part.count for part in made.parts)
+        longest, most = max(part.context for part in made.parts), max(part.queries for part in made.parts)
         numbers, pages, entries = [], [], 0
         for part in made.parts:
             numbers.append((*part[:3], entries))
@@ -108,7 +108,8 @@ class GpuRunner(Runner):
                 if graph.shape.rows >= len(made.tokens) and graph.shape.context >= longest:
                     return graph.run(inputs, spans)
         placed = attention.place(spans, self._group, self._lane.device)
-        return self._model.states(*self._lane.send(inputs), placed, self._pool)
+        tokens, positions, rows = self._lane.send(inputs)
+        return self._model.states(tokens, positions, rows, placed, self._pool)
 
     def _table(self, sequence: Sequence) -> npt.NDArray[np.int32]:
         """Return a sequence's pages; made anew only when it has others. A list of them only grows."""
@@ -198,7 +199,7 @@ class _Table(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Guessed(sampler.Row):
+class _Guessed:
     """A row as it is if what was guessed before it is right."""
 
     prompt: list[int] = field(repr=False)

@@ -9,10 +9,10 @@ from confide_enclave.engine.sequence import Sequence
 
 
 class Part(NamedTuple):
-    """A sequence's packed rows, `start` to start + count, over the first `context` tokens of its pages."""
+    """A sequence's packed rows, `start` to start + queries, over the first `context` tokens of its pages."""
 
     start: int
-    count: int
+    queries: int
     context: int
     sequence: Sequence
 
