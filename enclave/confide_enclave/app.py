@@ -28,10 +28,12 @@ from confide_enclave.settings import Limits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Fields = tuple[tuple[bytes, bytes], ...]
 Answering = Callable[[AsyncIterator[bytes]], Coroutine[None, None, None]]
 
 MAINTENANCE_S: Final = 1.0
 HEALTHY: Final = b'{"status":"ok"}'
+READY: Final = b'{"status":"ready"}'
 TAKEN: Final = b'{"status":"taken"}'
 PATH_ENDORSEMENTS: Final = "/endorsements"
 MEDIA_CBOR: Final = b"application/cbor"
@@ -57,37 +59,37 @@ class EnclaveApp:
         gateway_secret: bytes,
         limits: Limits,
         log: FilteringBoundLogger,
-        close: Callable[[], Awaitable[None]],
+        close: Callable[[], None],
         recheck: Recheck,
         foreign: Foreign | None = None,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         """`foreign` answers EHBP; None: nothing does."""
         self._session, self._holder, self._room, self._shelf = session, holder, room, shelf
         self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
         self._limits, self._log, self._close, self._recheck = limits, log, close, recheck
-        self._foreign = foreign
+        self._foreign, self._ready = foreign, ready
+        self._maintenance: asyncio.Task[None] | None = None
         self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, _Reply(send, self._limits.idle_timeout_s))
+        await self._serve(scope, receive, Reply(send, self._limits.idle_timeout_s))
+
+    def start(self) -> None:
+        """Begin to look after the keys."""
+        self._maintenance = asyncio.create_task(self._maintain())
 
     def stop(self) -> None:
         """Give the answers in progress their grace; what is not done by then ends sealed, as aborted."""
         self._session.deadlines.stop_at(asyncio.get_running_loop().time() + self._limits.shutdown_grace_s)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        maintenance = asyncio.create_task(self._maintain())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        maintenance.cancel()
+    async def close(self) -> None:
+        """End what was started here, and every wait for evidence; engines are whose they were."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
         self._recheck.close()
         await self._room.close()
-        await self._close()
-        await send({"type": "lifespan.shutdown.complete"})
+        self._close()
 
     async def _maintain(self) -> None:
         """Rotate and drop keys on time, also while nobody calls."""
@@ -98,13 +100,15 @@ class EnclaveApp:
                     self._log.info("keyset.live", keyset=digest.hex())
             await asyncio.sleep(MAINTENANCE_S)
 
-    async def _serve(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+    async def _serve(self, scope: Message, receive: Receive, reply: "Reply") -> None:
         started_s = time.monotonic()
-        path, template = scope["path"], _template(scope["path"])
+        path, template = scope["path"], path_template(scope["path"])
         error = ""
         try:
             if path == labels.PATH_HEALTH:
-                await self._health(scope, reply)
+                await self._state(scope, reply, HEALTHY)
+            elif path == labels.PATH_READY:
+                await self._state(scope, reply, READY if self._ready() else None)
             elif not self._is_gateway(scope):
                 await reply.problem(401)
             elif path == labels.PATH_EVIDENCE:
@@ -140,19 +144,22 @@ class EnclaveApp:
         given = hashlib.sha256(shown[0] if len(shown) == 1 else b"").digest()
         return hmac.compare_digest(given, self._secret_digest)
 
-    async def _health(self, scope: Message, reply: "_Reply") -> None:
+    async def _state(self, scope: Message, reply: "Reply", body: bytes | None) -> None:
+        """Tell whether the enclave lives, or whether it could answer now: 503 while no engine of it is there."""
         if scope["method"] != "GET":
             await reply.problem(405)
-            return
-        await reply.whole(200, b"application/json", HEALTHY)
+        elif body is None:
+            await reply.problem(503)
+        else:
+            await reply.whole(200, b"application/json", body)
 
-    async def _keys(self, scope: Message, reply: "_Reply") -> None:
+    async def _keys(self, scope: Message, reply: "Reply") -> None:
         if scope["method"] != "GET":
             await reply.problem(405)
             return
         await reply.whole(200, labels.MEDIA_KEYS.encode(), self._holder.current.keyset.ohttp_keys)
 
-    async def _evidence(self, scope: Message, reply: "_Reply") -> None:
+    async def _evidence(self, scope: Message, reply: "Reply") -> None:
         if scope["method"] != "GET":
             await reply.problem(405)
             return
@@ -169,7 +176,7 @@ class EnclaveApp:
             return
         await reply.whole(200, labels.MEDIA_EVIDENCE.encode(), bundle)
 
-    async def _endorsements(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+    async def _endorsements(self, scope: Message, receive: Receive, reply: "Reply") -> None:
         """Take endorsements from the gateway. They are offered with the evidence and never believed here."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if scope["method"] != "POST":
@@ -189,7 +196,7 @@ class EnclaveApp:
             else:
                 await reply.whole(200, b"application/json", TAKEN)
 
-    async def _sealed(self, scope: Message, receive: Receive, reply: "_Reply") -> None:
+    async def _sealed(self, scope: Message, receive: Receive, reply: "Reply") -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         digest_hex = scope["path"].removeprefix(labels.PATH_OHTTP)
         if scope["method"] != "POST":
@@ -206,7 +213,7 @@ class EnclaveApp:
 
             await self._within_limits(answer, headers, receive, reply)
 
-    async def _ehbp(self, foreign: Foreign, scope: Message, receive: Receive, reply: "_Reply") -> None:
+    async def _ehbp(self, foreign: Foreign, scope: Message, receive: Receive, reply: "Reply") -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
         enc_hex = headers.get(labels.FIELD_EHBP_KEY.encode(), b"").decode("latin-1")
@@ -228,7 +235,7 @@ class EnclaveApp:
             await self._within_limits(answer, headers, receive, reply)
 
     async def _within_limits(
-        self, answer: Answering, headers: dict[bytes, bytes], receive: Receive, reply: "_Reply"
+        self, answer: Answering, headers: dict[bytes, bytes], receive: Receive, reply: "Reply"
     ) -> None:
         """Have `answer` read the body and reply; what fails before the boundary is told by the status alone."""
         if int(headers.get(b"content-length", b"0")) > self._limits.max_request_bytes:
@@ -244,7 +251,7 @@ class EnclaveApp:
         except ProtocolError:
             await reply.problem(400)
 
-    async def _watched(self, answer: Answering, receive: Receive, reply: "_Reply") -> None:
+    async def _watched(self, answer: Answering, receive: Receive, reply: "Reply") -> None:
         """Answer for as long as the peer stays. Raises: what `answer` raises, ClientLeft."""
         body_read = asyncio.Event()
         work = asyncio.create_task(answer(self._body(receive, body_read, self._limits.max_request_bytes)))
@@ -312,18 +319,18 @@ class Slots:
             self._free.release()
 
 
-class _Reply:
+class Reply:
     """One HTTP response. Every piece awaits the peer: a slow reader slows the engine, a stalled one ends it."""
 
     def __init__(self, send: Send, stall_timeout_s: float) -> None:
         self._send, self._stall_timeout_s = send, stall_timeout_s
         self.status = 0
 
-    async def problem(self, status: int) -> None:
-        await self.whole(status, labels.MEDIA_PROBLEM.encode(), labels.PROBLEMS[status])
+    async def problem(self, status: int, more: Fields = ()) -> None:
+        await self.whole(status, labels.MEDIA_PROBLEM.encode(), labels.PROBLEMS[status], more)
 
-    async def whole(self, status: int, content_type: bytes, body: bytes) -> None:
-        await self._start(status, content_type, ((b"content-length", b"%d" % len(body)),))
+    async def whole(self, status: int, content_type: bytes, body: bytes, more: Fields = ()) -> None:
+        await self._start(status, content_type, (*more, (b"content-length", b"%d" % len(body))))
         await self._put({"type": "http.response.body", "body": body})
 
     async def begin(self, status: int, content_type: str, nonce: bytes) -> None:
@@ -339,7 +346,7 @@ class _Reply:
     async def end(self) -> None:
         await self._put({"type": "http.response.body", "body": b""})
 
-    async def _start(self, status: int, content_type: bytes, more: tuple[tuple[bytes, bytes], ...]) -> None:
+    async def _start(self, status: int, content_type: bytes, more: Fields) -> None:
         self.status = status
         headers = [(b"content-type", content_type), (b"cache-control", b"no-store"), *more]
         await self._put({"type": "http.response.start", "status": status, "headers": headers})
@@ -362,13 +369,13 @@ def _account(headers: dict[bytes, bytes]) -> str:
     return headers.get(labels.FIELD_ACCOUNT.encode(), b"").decode("latin-1")[:128]
 
 
-def _template(path: str) -> str:
+def path_template(path: str) -> str:
     """The path as a log may show it: what the caller wrote into it is left out."""
     if path.startswith(labels.PATH_API):
         return labels.PATH_API + "{path}"
     if path.startswith(labels.PATH_OHTTP):
         return labels.PATH_OHTTP + "{keyset}"
-    known = (labels.PATH_HEALTH, labels.PATH_EVIDENCE, labels.PATH_KEYS, PATH_ENDORSEMENTS)
+    known = (labels.PATH_HEALTH, labels.PATH_READY, labels.PATH_EVIDENCE, labels.PATH_KEYS, PATH_ENDORSEMENTS)
     return path if path in known else "other"
 
 

@@ -6,6 +6,8 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +17,15 @@ from confide_protocol.keyset import ServedModel
 
 from confide_enclave import logs
 from confide_enclave.endorsements import Shelf
+from confide_enclave.engine import Embedder, Engine
 from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.manifest import build_manifest
-from confide_enclave.models import make_loaders, read_cards
+from confide_enclave.models import make_loaders, read_cards, share_cores
 from confide_enclave.node import assemble, check_machine, open_machine
+from confide_enclave.reload import Built, Loaded, Reloader, Source, keys_of, split
 from confide_enclave.server import bind, serve
+from confide_enclave.serving import Enclave
 from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_settings
 
 EXIT_CONFIG = 2
@@ -72,7 +77,9 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
     model and signs a receipt for each. Only the gateway that holds the secret of `gateway_secret_file` may call.
 
     Stays in the foreground. When calls are taken, one JSON line on stdout says so, with the URL; logs are JSON
-    lines on stderr and never hold content. SIGTERM ends it after `shutdown_grace_s` at the latest.
+    lines on stderr and never hold content. SIGTERM ends it after `shutdown_grace_s` at the latest. SIGHUP reads the
+    settings again: what is wrong is refused and changes nothing; else answers end, models are exchanged, and calls
+    are taken again with new keys.
 
     Exit status 2: a setting is wrong. 3: the hardware gives no evidence, or a GPU did not pass the enclave's own
     check; no keys were made.
@@ -84,7 +91,7 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
         elif folder is not None:
             _collect(str(config_file), settings, folder)
         else:
-            _serve(str(config_file), settings)
+            _serve(config_file, settings)
     except ConfideError as fault:
         if fault.code in HARDWARE_FAULTS:
             _fail(f"{fault.code}: {fault}", EXIT_HARDWARE)
@@ -120,29 +127,37 @@ def _collect(file: str, settings: EnclaveSettings, folder: Path) -> None:
     click.echo(json.dumps({"written": [str(path) for path in written]}))
 
 
-def _serve(file: str, settings: EnclaveSettings) -> None:
+def _serve(file: Path, settings: EnclaveSettings) -> None:
     forbid_core_dumps()
     logs.configure(sys.stderr)
     secret = load_gateway_secret(Path(settings.gateway_secret_file))
-    _check_device(file, settings)
+    _check_device(str(file), settings)
+    listener = bind(str(file), settings.host, settings.port)
+    signal.signal(signal.SIGHUP, lambda *_: None)  # what it would have read is being read
+    enclave, reloader, ready = _start(file, settings, secret)
+    serve(enclave, listener, settings.limits, ready, reloader)
+
+
+def _start(file: Path, settings: EnclaveSettings, secret: bytes) -> tuple[Enclave, Reloader, dict[str, str]]:
+    """Load everything and make the first keys. They live as long as the application: nothing here outlives it."""
+    settings = share_cores(str(file), settings)
     shelf = Shelf(None if settings.endorsements_file is None else Path(settings.endorsements_file))
-    listener = bind(file, settings.host, settings.port)
-    load_engines, load_embedder = make_loaders(file, settings)
+    loaders = make_loaders(str(file), settings)
     attester, gpus = open_machine(settings)
-    asyncio.run(check_machine(settings, attester, gpus, shelf, random=secrets.token_bytes))
+    check = partial(check_machine, attester=attester, gpus=gpus, shelf=shelf, random=secrets.token_bytes)
+    asyncio.run(check(settings))
     # An external engine takes minutes to start, and must not outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
-    engines = [load() for load in load_engines]
-    embedder = None if load_embedder is None else load_embedder()
-    app, holder, manifest = assemble(
-        settings, engines, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=secrets.token_bytes
-    )
-    serve(
-        app,
-        listener,
-        settings.limits,
-        {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()},
-    )
+    loaded = [Loaded(key, load()) for key, load in zip(keys_of(settings), loaders, strict=True)]
+
+    def build(settings: EnclaveSettings, engines: Sequence[Engine], embedder: Embedder | None) -> Built:
+        draw = secrets.token_bytes
+        return assemble(settings, engines, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=draw)
+
+    app, holder, manifest = build(settings, *split(loaded, settings))
+    enclave = Enclave(app, [each.part for each in loaded])
+    reloader = Reloader(enclave, Source(file), settings, loaded, check, build)
+    return enclave, reloader, {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()}
 
 
 def _check_device(file: str, settings: EnclaveSettings) -> None:

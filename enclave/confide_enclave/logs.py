@@ -20,6 +20,10 @@ ALLOWED: Final = frozenset(
         "code",
         "count",
         "keyset",
+        "manifest",
+        "file",
+        "setting",
+        "remedy",
     }
 )
 MAX_VALUE_CHARS: Final = 128

@@ -14,7 +14,7 @@ from confide_enclave.remote.settings import RemoteSettings
 from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, ServedModelSettings
 
 Cards = tuple[tuple[ModelCard, ...], ModelCard | None]
-Loaders = tuple[tuple[Callable[[], Engine], ...], Callable[[], Embedder] | None]
+Loader = Callable[[], Engine | Embedder]
 
 
 def read_cards(settings: EnclaveSettings) -> Cards:
@@ -24,20 +24,19 @@ def read_cards(settings: EnclaveSettings) -> Cards:
     return cards, None if wanted is None else read_encoder_card(Directory(_encoder(wanted)), wanted.name)
 
 
-def make_loaders(file: str, settings: EnclaveSettings) -> Loaders:
-    """Return what loads each model, and the encoder if one is wanted; `file` names the settings in messages.
+def make_loaders(file: str, settings: EnclaveSettings) -> list[Loader]:
+    """Return what loads each model, then the encoder if one is wanted; `file` names the settings in messages.
 
     Raises: ConfigError if a model is not there, or torch is not.
     """
-    settings = share_cores(file, settings)
-    loaders = tuple(_loader(file, model, index) for index, model in enumerate(settings.models))
+    loaders = [_loader(file, model, index) for index, model in enumerate(settings.models)]
     wanted = settings.embeddings
-    if wanted is None:
-        return loaders, None
-    _demand_torch(file)
-    from confide_enclave.engine.encoder import BertEmbedder
+    if wanted is not None:
+        _demand_torch(file)
+        from confide_enclave.engine.encoder import BertEmbedder
 
-    return loaders, partial(BertEmbedder, _encoder(wanted), wanted.name, wanted)
+        loaders.append(partial(BertEmbedder, _encoder(wanted), wanted.name, wanted))
+    return loaders
 
 
 def share_cores(file: str, settings: EnclaveSettings) -> EnclaveSettings:
@@ -89,7 +88,7 @@ def _card(model: ServedModelSettings, index: int) -> ModelCard:
     return read_card(weights, model.name, model.engine)
 
 
-def _loader(file: str, model: ServedModelSettings, index: int) -> Callable[[], Engine]:
+def _loader(file: str, model: ServedModelSettings, index: int) -> Loader:
     weights = _weights(model, index)
     if isinstance(model.engine, RemoteSettings):
         from confide_enclave.remote.engine import RemoteEngine

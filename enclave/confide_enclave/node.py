@@ -113,7 +113,8 @@ def assemble(
     """Make the keys and everything that uses them; `check_machine` comes first. `engines`: in the settings' order.
 
     With `gpus` these are checked again before each later keyset; revocation is then left to the clients, whose
-    answers are fresher than what was put on the shelf. Only engine, attester, GPUs and shelf touch the outside.
+    answers are fresher than what was put on the shelf. Only engines, attester, GPUs and shelf touch the outside.
+    The engines are the caller's to close.
     """
     log = structlog.get_logger()
     limits = settings.limits
@@ -145,14 +146,7 @@ def assemble(
         ehbp=settings.dialects.ehbp,
     )
     signer = ThreadPoolExecutor(SIGNER_THREADS, thread_name_prefix="confide-signer")
-
-    async def close() -> None:
-        for engine in engines:
-            await engine.close()
-        if embedder is not None:
-            await embedder.close()
-        signer.shutdown(wait=False)
-
+    stop_signer = partial(signer.shutdown, wait=False)
     session = Session(
         holder=holder,
         manifest=manifest,
@@ -181,7 +175,13 @@ def assemble(
         timeout_s=limits.evidence_timeout_s,
     )
     foreign = Foreign(session, max_frame_bytes=limits.max_request_bytes) if settings.dialects.ehbp else None
-    app = EnclaveApp(session, holder, room, shelf, gateway_secret, limits, log, close, recheck, foreign)
+
+    def ready() -> bool:
+        return any(engine.ready for engine in engines)
+
+    app = EnclaveApp(
+        session, holder, room, shelf, gateway_secret, limits, log, stop_signer, recheck, foreign, ready
+    )
     return app, holder, manifest
 
 

@@ -1,5 +1,6 @@
 """uvicorn with what it lacks: limits on a request's head, a ready line, a grace for sealed answers."""
 
+import asyncio
 import json
 import math
 import signal
@@ -13,12 +14,12 @@ import uvicorn
 from confide_protocol.errors import ConfigError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from confide_enclave.app import EnclaveApp
+from confide_enclave.reload import Reloader
+from confide_enclave.serving import SEAL_MARGIN_S, Enclave
 from confide_enclave.settings import Limits
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 KEEP_ALIVE_S: Final = 75
-SEAL_MARGIN_S: Final = 2  # after the grace, to seal and send what was cut short
 BACKLOG: Final = 1024
 
 
@@ -37,8 +38,17 @@ def bind(file: str, host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: EnclaveApp, listener: socket.socket, limits: Limits, ready: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is printed as one line of JSON, with the URL, once calls are taken."""
+def serve(
+    app: Enclave,
+    listener: socket.socket,
+    limits: Limits,
+    ready: Mapping[str, str],
+    reloader: Reloader | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is printed as one line of JSON, with the URL, once calls are taken.
+
+    With a `reloader` SIGHUP reads the settings again, from then on.
+    """
 
     class Http(_BoundedHttp):
         header_timeout_s = limits.header_timeout_s
@@ -62,22 +72,30 @@ def serve(app: EnclaveApp, listener: socket.socket, limits: Limits, ready: Mappi
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(limits.shutdown_grace_s) + SEAL_MARGIN_S,
     )
-    _Server(config, app, ready).run(sockets=[listener])
+    _Server(config, app, ready, reloader).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: EnclaveApp, ready: Mapping[str, str]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Enclave, ready: Mapping[str, str], reloader: Reloader | None
+    ) -> None:
         super().__init__(config)
-        self._app, self._ready = app, ready
+        self._app, self._ready, self._reloader = app, ready, reloader
+        self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._reloader is not None:
+            self._reloading = asyncio.create_task(self._reloader.run())
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.ask)
         host, port = (sockets or [])[0].getsockname()[:2]
         line = {"ready": True, "url": f"http://{f'[{host}]' if ':' in host else host}:{port}", **self._ready}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._reloading is not None:
+            self._reloading.cancel()
         self._app.stop()
         await super().shutdown(sockets)
 

@@ -16,6 +16,7 @@ from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Delta, GenerationRequest
 from confide_enclave.node import assemble, check_machine, open_machine
 from confide_enclave.server import bind, serve
+from confide_enclave.serving import Enclave
 from confide_enclave.settings import load_gateway_secret, load_settings
 
 from tests.bench.peers.loopback import PACED, PAUSE_S
@@ -41,11 +42,11 @@ def main(config: str) -> None:
     sealed, _, manifest = assemble(
         settings, [PacingEngine(WORDS)], attester, secret, shelf=shelf, gpus=gpus, random=secrets.token_bytes
     )
-    plain = Plain(PacingEngine(WORDS))
+    enclave, plain = Enclave(sealed, ()), Plain(PacingEngine(WORDS))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         clear = scope["type"] == "http" and scope["path"].startswith("/v1/")
-        await (plain if clear else sealed)(scope, receive, send)
+        await (plain if clear else enclave)(scope, receive, send)
 
     serve(app, listener, settings.limits, {"manifest": manifest.digest.hex()})
 

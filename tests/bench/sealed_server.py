@@ -21,6 +21,7 @@ from confide_enclave.api import Api, ApiRequest
 from confide_enclave.node import assemble, open_machine
 from confide_enclave.server import bind
 from confide_enclave.server import serve as serve_enclave
+from confide_enclave.serving import Enclave
 from confide_enclave.settings import EnclaveSettings
 from confide_protocol import bhttp, hpke, keyconfig, labels
 from confide_protocol.hpke import REQUIRED, PrivateKey
@@ -132,7 +133,7 @@ def run_enclave() -> None:
         "path": labels.PATH_OHTTP + generation.digest.hex(),
         "ohttp_keys": generation.keyset.ohttp_keys.hex(),
     }
-    serve_enclave(app, listener, settings.limits, ready)
+    serve_enclave(Enclave(app, ()), listener, settings.limits, ready)
 
 
 class SealedClient:

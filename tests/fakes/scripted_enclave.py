@@ -12,6 +12,7 @@ from confide_enclave import logs
 from confide_enclave.hardening import forbid_core_dumps
 from confide_enclave.node import assemble
 from confide_enclave.server import bind, serve
+from confide_enclave.serving import Enclave
 from confide_enclave.settings import load_settings
 
 from tests.fakes.engine import ScriptedEngine
@@ -36,7 +37,10 @@ def main() -> None:
     engine = ReportingEngine([f" word{n}" for n in range(1000)], step_s=float(step_s))
     app, holder, manifest = assemble(settings, [engine], FakeDevice(), secret.encode(), random=secrets.token_bytes)
     serve(
-        app, listener, settings.limits, {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()}
+        Enclave(app, [engine]),
+        listener,
+        settings.limits,
+        {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()},
     )
 
 

@@ -12,6 +12,7 @@ from confide_attestation.evidence import Endorsements, TdxEndorsements, encode_e
 from confide_enclave import logs
 from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES
 from confide_enclave.errors import DeviceUnavailable
+from confide_enclave.serving import Enclave
 from confide_protocol import labels
 from confide_protocol.keyset import parse_keyset, parse_manifest
 from confide_protocol.statement import parse_statement
@@ -36,6 +37,16 @@ async def test_health_needs_no_secret_and_nothing_else_is_open():
             answer = await node.call(method, target, secret=secret)
             assert (answer.status, answer.body) == (401, labels.PROBLEMS[401])
     assert node.device.quotes == 0
+
+
+async def test_ready_is_while_an_engine_is():
+    """503 while it loads and once it is lost, without a secret; health says 200 all the while."""
+    engine = ScriptedEngine()
+    node = Node(engine)
+    for lost, status in ((False, 200), (True, 503)):
+        engine.lost = lost
+        assert (await node.call("GET", "/readyz", secret=None)).status == status
+        assert (await node.call("GET", "/healthz", secret=None)).status == 200
 
 
 @pytest.mark.parametrize("value", ["", "Basic x", SECRET.decode(), f"bearer {SECRET.decode()}"])
@@ -137,7 +148,7 @@ async def test_the_keys_are_served_exactly_as_attested():
     assert (answer.headers["content-type"], answer.body) == (labels.MEDIA_KEYS, node.keyset.ohttp_keys)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/evidence", "/.well-known/ohttp-gateway"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/evidence", "/.well-known/ohttp-gateway"])
 async def test_other_methods_are_refused(path):
     """Reading paths take GET."""
     answer = await Node().call("POST", path)
@@ -266,6 +277,6 @@ async def test_the_lifespan_starts_and_closes_everything():
     async def send(message):
         sent.append(message["type"])
 
-    await node.app({"type": "lifespan"}, receive, send)
+    await Enclave(node.app, [node.engine])({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert node.engine.closed

@@ -1,7 +1,6 @@
 """[embeddings] in enclave.toml: off unless asked for; on, the encoder is in the manifest, read without torch."""
 
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,13 +9,11 @@ from pathlib import Path
 import pytest
 from confide_enclave.engine.encoder import BertEmbedder
 from confide_enclave.manifest import build_manifest
-from confide_enclave.node import assemble
 from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, load_settings
 from confide_protocol.errors import ConfigError
 
 from tests.fakes import encoder
-from tests.fakes.engine import CARD, ScriptedEngine
-from tests.unit.enclave.support import SECRET, FakeDevice
+from tests.fakes.engine import CARD
 
 BASE = 'gateway_secret_file = "g"\nplatform = "simulated-sev-snp"\ndevice_socket = "d"\n'
 TOY = '[embeddings]\nname = "toy"\nweights = "encoder"\n'
@@ -78,16 +75,3 @@ def test_the_manifest_is_printed_without_torch(tmp_path: Path) -> None:
     engine = json.loads(done.stdout)["manifest"]["engine"]
     assert engine["embeddings_weights"] == embedder_of(settings).card.weights_digest.hex()
     assert engine["embeddings"] == "toy"
-
-
-@pytest.mark.anyio
-async def test_closed_with_the_engine(tmp_path: Path) -> None:
-    """The enclave that was given an encoder closes it."""
-    settings = load(tmp_path, TOY)
-    encoder.write(tmp_path / "encoder")
-    engine, embedder = ScriptedEngine(), embedder_of(settings)
-    app, _, manifest = assemble(settings, [engine], FakeDevice(), SECRET, embedder=embedder, random=os.urandom)
-    assert manifest.engine["embeddings"] == "toy"
-    await app._close()
-    assert engine.closed
-    assert embedder._closed

@@ -125,10 +125,3 @@ async def test_every_models_cache_is_forgotten_with_the_keys() -> None:
     node.clock.now += node.settings.keyset.lifetime_s
     node.holder.tick()
     assert forgotten == ["exact", "fast"]
-
-
-async def test_closing_closes_every_engine() -> None:
-    """None is left behind."""
-    node = TwoModels()
-    await node.app._close()
-    assert all(engine.closed for engine in node.engines.values())

@@ -160,9 +160,7 @@ def test_engines_of_our_own_share_the_cores(
 async def test_every_model_is_loaded_by_its_own_settings(tmp_path: Path) -> None:
     """Two engines beside each other, each with its own card; an absent file is named with its table."""
     settings = load(tmp_path, toys(tmp_path))
-    loaders, encoder = make_loaders("enclave.toml", settings)
-    assert encoder is None
-    engines = [load() for load in loaders]
+    engines = [load() for load in make_loaders("enclave.toml", settings)]
     assert [engine.card for engine in engines] == list(read_cards(settings)[0])
     for engine in engines:
         await engine.close()

@@ -1,0 +1,207 @@
+"""Reading the settings again while the process lives: other models, a new manifest and new keys (SPEC 3.6).
+
+What can be known before is checked first, while the old models still answer: the settings, the files of the models,
+the machine. Only then is all drained, what is not wanted any more closed, and the new loaded. A fault before the
+draining leaves everything as it was; one after it leaves nothing served, until the settings are read again.
+"""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+from confide_protocol.errors import ConfideError, ConfigError
+from confide_protocol.keyset import Manifest
+
+from confide_enclave.app import EnclaveApp
+from confide_enclave.engine import Embedder, Engine, ModelCard
+from confide_enclave.keys import KeysetHolder
+from confide_enclave.logs import MAX_VALUE_CHARS
+from confide_enclave.models import Loader, make_loaders, read_cards, share_cores
+from confide_enclave.serving import Enclave
+from confide_enclave.settings import EnclaveSettings, load_settings
+
+# What the process took at its start, and holds until its end.
+FIXED: Final = (
+    "listen", "gateway_secret_file", "platform", "device_socket", "gpus", "endorsements_file", "devices",
+    "simulated",
+)  # fmt: skip
+FIXED_LIMITS: Final = ("max_request_bytes", "header_timeout_s", "device_timeout_s", "shutdown_grace_s")
+Built = tuple[EnclaveApp, KeysetHolder, Manifest]
+Build = Callable[[EnclaveSettings, Sequence[Engine], Embedder | None], Built]
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that the settings name, or the encoder. `key` is what of them decides how it is loaded."""
+
+    key: object
+    card: ModelCard
+    load: Loader
+
+
+@dataclass(frozen=True)
+class Loaded:
+    key: object
+    part: Engine | Embedder
+
+    def suits(self, wanted: Wanted) -> bool:
+        """Say whether it is what is wanted: by the settings, and by the files as they were when it was loaded."""
+        return self.key == wanted.key and self.part.card == wanted.card
+
+
+def keys_of(settings: EnclaveSettings) -> list[object]:
+    """Return a key for each model in the settings' order, then for the encoder if there is one."""
+    models: list[object] = [(model.name, model.weights, model.engine) for model in settings.models]
+    return models if settings.embeddings is None else [*models, settings.embeddings]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of settings, and the models that it names. The methods block, and raise ConfigError."""
+
+    file: Path
+
+    def settings(self) -> EnclaveSettings:
+        return share_cores(str(self.file), load_settings(self.file))
+
+    def wanted(self, settings: EnclaveSettings) -> list[Wanted]:
+        """Describe all that the settings name, in the order of `keys_of`; hashes the files."""
+        models, encoder = read_cards(settings)
+        cards = models if encoder is None else (*models, encoder)
+        loaders = make_loaders(str(self.file), settings)
+        return [Wanted(*each) for each in zip(keys_of(settings), cards, loaders, strict=True)]
+
+
+class Reloader:
+    """Makes one change at a time; a wish that comes amid one is fulfilled after it.
+
+    `check` judges the machine, and `build` makes keys and application for engines that are loaded.
+    """
+
+    def __init__(
+        self,
+        enclave: Enclave,
+        source: Source,
+        settings: EnclaveSettings,
+        loaded: Sequence[Loaded],
+        check: Callable[[EnclaveSettings], Awaitable[None]],
+        build: Build,
+    ) -> None:
+        self._enclave, self._source, self._settings, self._loaded = enclave, source, settings, list(loaded)
+        self._check, self._build = check, build
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        self._asked.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Bring what is served in line with the file. Whatever is wrong is logged, and raises nothing."""
+        try:
+            settings, wanted = await in_thread(self._read)
+            if self._is_served(settings, wanted):
+                log.info("reload.unchanged")
+                return
+            await self._check(settings)
+        except Exception as fault:  # noqa: BLE001 - the old goes on, whatever the new has
+            log.error("reload.refused", **_told(fault))  # noqa: TRY400
+            return
+        log.info("reload.draining")
+        await self._enclave.drain(self._settings.limits.shutdown_grace_s)
+        try:
+            await self._close_all_but(wanted)
+            await self._open(settings, wanted)
+        except Exception as fault:  # noqa: BLE001 - nothing is served until the file is read again
+            log.error("reload.failed", **_told(fault))  # noqa: TRY400
+
+    def _read(self) -> tuple[EnclaveSettings, list[Wanted]]:
+        settings = self._source.settings()
+        for name in changes(self._settings, settings):
+            raise ConfigError(
+                str(self._source.file), name, "cannot change while it runs; restart it, or put it back"
+            )
+        return settings, self._source.wanted(settings)
+
+    def _is_served(self, settings: EnclaveSettings, wanted: Sequence[Wanted]) -> bool:
+        same = len(wanted) == len(self._loaded) and all(map(Loaded.suits, self._loaded, wanted))
+        return same and self._enclave.serving and settings == self._settings
+
+    async def _close_all_but(self, wanted: Sequence[Wanted]) -> None:
+        kept = [each for each in self._loaded if any(each.suits(one) for one in wanted)]
+        for each in self._loaded:
+            if each not in kept:
+                self._enclave.parts.remove(each.part)
+                await each.part.close()
+        self._loaded = kept
+
+    async def _open(self, settings: EnclaveSettings, wanted: Sequence[Wanted]) -> None:
+        gc.collect()  # of what was closed, keys too: the new may need the room
+        for one in wanted:
+            if not any(each.suits(one) for each in self._loaded):
+                part = await in_thread(one.load)
+                self._enclave.parts.append(part)
+                self._loaded.append(Loaded(one.key, part))
+        order = keys_of(settings)
+        self._loaded.sort(key=lambda each: order.index(each.key))
+        self._settings = settings
+        engines, embedder = split(self._loaded, settings)
+        for engine in engines:
+            engine.forget_all()  # what it keeps was kept under the old keys
+        app, holder, manifest = self._build(settings, engines, embedder)
+        keyset = holder.current.digest.hex()
+        self._enclave.serve(app)
+        log.info("reload.done", manifest=manifest.digest.hex(), keyset=keyset)
+
+
+def split(loaded: Sequence[Loaded], settings: EnclaveSettings) -> tuple[list[Engine], Embedder | None]:
+    """Tell the engines from the encoder, in the order of `keys_of`."""
+    parts = [each.part for each in loaded]
+    count = len(settings.models)
+    return parts[:count], parts[count] if len(parts) > count else None  # type: ignore[return-value]
+
+
+def changes(old: EnclaveSettings, new: EnclaveSettings) -> list[str]:
+    """Name what differs of the settings that a reload cannot change."""
+    names = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    return names + [
+        f"limits.{name}" for name in FIXED_LIMITS if getattr(old.limits, name) != getattr(new.limits, name)
+    ]
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Wait for blocking work on a thread that does not keep the process from ending."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        if done.set_running_or_notify_cancel():
+            try:
+                done.set_result(work())
+            except BaseException as fault:  # noqa: BLE001 - handed to whoever waits
+                done.set_exception(fault)
+
+    threading.Thread(target=run, name="confide-reload", daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+def _told(fault: Exception) -> dict[str, str]:
+    """Say what the log may of a fault: of our own what is wrong and where, of others the type."""
+    if isinstance(fault, ConfigError):
+        told = {"file": fault.file, "setting": fault.field, "remedy": fault.remedy}
+    elif isinstance(fault, ConfideError):
+        told = {"code": fault.code}
+    else:
+        told = {"error": type(fault).__name__}
+    return {name: value[:MAX_VALUE_CHARS] for name, value in told.items()}

@@ -1,0 +1,89 @@
+"""What a process serves: one application at a time, and none between two of them or after a reload that failed."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import structlog
+
+from confide_enclave.app import EnclaveApp, Message, Receive, Reply, Send, path_template
+
+SEAL_MARGIN_S: Final = 2  # after the grace, to seal and send what was cut short
+RETRY_AFTER_S: Final = 5
+_RETRY: Final = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
+log = structlog.get_logger(__name__)
+
+
+class Part(Protocol):
+    """What is closed with the process: an engine, an encoder."""
+
+    async def close(self) -> None: ...
+
+
+class Enclave:
+    """The ASGI application of a process. While nothing is served, all is answered 503, its health too."""
+
+    def __init__(self, app: EnclaveApp, parts: Iterable[Part]) -> None:
+        self.parts = list(parts)
+        self._app: EnclaveApp | None = app
+        self._taking = True
+        self._calls: set[asyncio.Task[object]] = set()
+
+    @property
+    def serving(self) -> bool:
+        return self._taking
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and self._app is not None and self._taking:
+            call = asyncio.current_task()
+            assert call is not None  # noqa: S101 - the server makes one for each request
+            self._calls.add(call)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._calls.discard(call)
+        elif scope["type"] == "http":
+            log.info("request", path=path_template(scope["path"]), status=503)
+            await Reply(send, SEAL_MARGIN_S).problem(503, _RETRY)
+
+    def stop(self) -> None:
+        """Give the answers in progress their grace; what is not done by then ends sealed, as aborted."""
+        if self._app is not None:
+            self._app.stop()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new, let what is in progress end within the grace, and destroy the keys with the rest.
+
+        What a slow reader has not taken shortly after that is cut.
+        """
+        self._taking = False
+        if self._app is None:
+            return
+        self._app.stop()
+        if self._calls:
+            _, late = await asyncio.wait(self._calls, timeout=grace_s + SEAL_MARGIN_S)
+            for call in late:
+                call.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        app, self._app = self._app, None
+        await app.close()
+
+    def serve(self, app: EnclaveApp) -> None:
+        """Begin with an application; the one before it was drained."""
+        assert self._app is None  # noqa: S101 - two would share engines
+        self._app, self._taking = app, True
+        app.start()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self._app is not None:
+            self._app.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if self._app is not None:
+            await self._app.close()
+        for part in self.parts:
+            await part.close()
+        await send({"type": "lifespan.shutdown.complete"})
