@@ -140,7 +140,8 @@ class ResponseParameters(Body):
 
     HARMLESS: ClassVar = frozenset({"user", "safety_identifier", "prompt_cache_key"})
     NEUTRAL: ClassVar = {
-        "store": (False,),
+        # OpenAI's default is true, and its clients send it. The response says false: nothing is kept, whoever asks.
+        "store": (False, True),
         "background": (False,),
         "truncation": ("disabled",),
         "service_tier": ("auto", "default"),

@@ -160,7 +160,7 @@ async def test_a_conversation_is_given_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
     [
-        ({"store": True}, "store", "unsupported_value"),
+        ({"store": "no"}, "store", "unsupported_value"),
         ({"background": True}, "background", "unsupported_value"),
         ({"truncation": "auto"}, "truncation", "unsupported_value"),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported_parameter"),
