@@ -130,8 +130,7 @@ class Offload:
     def forget(self, vault: Vault) -> None:
         """Overwrite the key, then what it sealed."""
         vault.key[:] = bytes(len(vault.key))
-        vault.key.clear()
-        vault.sealed = 0
+        vault.key, vault.sealed = bytearray(), 0
         self._drop(vault, len(vault.boxes))
 
     def _seal(self, vault: Vault, fresh: Sequence[Named]) -> None:

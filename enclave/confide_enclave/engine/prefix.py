@@ -96,7 +96,7 @@ class PrefixCache:
         for tenant in away:
             if (due_s := tenant.used_s + idle_s - now_s) > 0:
                 return due_s
-            self._forget(tenant)
+            self._forget([tenant])
         return None
 
     def open(self, salt: bytes, lasting: bool) -> Chain:
@@ -119,7 +119,7 @@ class PrefixCache:
         if tenant.gone:
             return
         if not tenant.lasting and not tenant.readers:
-            self._forget(tenant)
+            self._forget([tenant])
             return
         self._refresh(chain)
         self._touch(tenant)
@@ -189,21 +189,24 @@ class PrefixCache:
     def forget(self, salt: bytes) -> None:
         """Let go of the tenant's pages and overwrite its salt; its running sequences store no more."""
         if (tenant := self._tenants.get(hashlib.sha256(salt).digest())) is not None:
-            self._forget(tenant)
+            self._forget([tenant])
 
     def forget_all(self) -> None:
-        for tenant in list(self._tenants.values()):
-            self._forget(tenant)
+        self._forget(list(self._tenants.values()))
 
-    def _forget(self, tenant: _Tenant) -> None:
-        del self._tenants[tenant.vault.name]
-        tenant.gone = True
-        tenant.salt[:] = bytes(len(tenant.salt))
-        self._held -= len(tenant.entries)
-        if self.offload is not None:
-            self.offload.forget(tenant.vault)
-        self._pages.uncache([entry.page for entry in tenant.entries.values()])
-        tenant.entries.clear()
+    def _forget(self, tenants: Sequence[_Tenant]) -> None:
+        pages: list[int] = []
+        for tenant in tenants:
+            del self._tenants[tenant.vault.name]
+            tenant.gone = True
+            tenant.salt[:] = bytes(len(tenant.salt))
+            if self.offload is not None:
+                self.offload.forget(tenant.vault)
+            pages += [entry.page for entry in tenant.entries.values()]
+            tenant.entries.clear()
+        self._held -= len(pages)
+        # Last: a device that is lost cannot wipe, and keeps no key from being erased.
+        self._pages.uncache(pages)
 
     def _public(self, ids: Sequence[int]) -> tuple[int, ...]:
         matching = (pages for known, pages in self._published if tuple(ids[: len(known)]) == known)

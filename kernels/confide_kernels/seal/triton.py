@@ -55,9 +55,12 @@ def _add_stream(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor) 
     words = -(-size // 4)
     given = pages.contiguous() if size % 4 == 0 else torch.nn.functional.pad(pages, (0, 4 * words - size))
     given, out = given.view(torch.int32), torch.empty(count, words, dtype=torch.int32, device=pages.device)
-    state = torch.from_numpy(np.frombuffer(bytes(key) + b"".join(nonces), np.int32).copy()).to(pages.device)
+    secret = np.empty(8 + 3 * count, np.int32)
+    secret[:8], secret[8:] = np.frombuffer(key, np.int32), np.frombuffer(b"".join(nonces), np.int32)
+    state = torch.from_numpy(secret).to(pages.device)
     _chacha20[(count, -(-words // (16 * _BLOCKS)))](given, out, state, words, blocks=_BLOCKS)
     state.zero_()
+    secret.fill(0)
     return out.view(torch.uint8)[:, :size].contiguous()
 
 
