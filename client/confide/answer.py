@@ -1,9 +1,9 @@
 """What an answer says, read off OpenAI's objects: the messages that a receipt commits to (SPEC 9.4)."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pydantic_core
 from confide_protocol.audit.message import message_text
 from confide_protocol.errors import Malformed
 
@@ -43,13 +43,15 @@ class AnswerText:
         if data == DONE:
             self.ended = True
             return
-        lines = [line.removeprefix(b"data:") for line in data.split(b"\n") if line.startswith(b"data:")]
-        if lines:
-            tree = _parse(b"\n".join(lines))
-            if isinstance(tree, dict) and tree.get("type") in _LAST_EVENTS:
-                self.ended = True
-                tree = tree.get("response")
-            self._take(tree)
+        if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2:  # as Confide writes most of them
+            said = data[6:]
+        else:
+            said = b"\n".join(line.removeprefix(b"data:") for line in data.split(b"\n") if line[:5] == b"data:")
+        tree = _parse(said) if said else None
+        if isinstance(tree, dict) and tree.get("type") in _LAST_EVENTS:
+            self.ended = True
+            tree = tree.get("response")
+        self._take(tree)
 
     @property
     def messages(self) -> tuple[bytes, ...]:
@@ -86,7 +88,9 @@ class _Choice:
         self.content += _text(said.get("content"))
         self.reasoning += _text(said.get("reasoning_content"))
         calls = said.get("tool_calls")
-        for place, call in enumerate(calls if isinstance(calls, list) else ()):
+        if not isinstance(calls, list):
+            return
+        for place, call in enumerate(calls):
             function = call.get("function") if isinstance(call, dict) else None
             number = call.get("index", place) if isinstance(call, dict) else None
             if not isinstance(function, dict) or type(number) is not int:
@@ -118,11 +122,8 @@ def _text(value: object) -> str:
 
 
 def _parse(data: bytes) -> Any:  # noqa: ANN401
+    """Parse JSON; text that is no Unicode, such as a lone surrogate's escape, is refused with the rest."""
     try:
-        text = data.decode()
-        tree = json.loads(text)
-        if "\\u" in text:
-            json.dumps(tree, ensure_ascii=False).encode()  # an escape may be a lone surrogate
-    except (ValueError, RecursionError):
+        return pydantic_core.from_json(data)
+    except ValueError:
         raise Malformed("the answer is not JSON") from None
-    return tree

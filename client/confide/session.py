@@ -14,7 +14,7 @@ Nothing can be sealed but to a keyset that passed `appraise`; no answer is whole
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -235,6 +235,7 @@ class Exchange:
         self.path = labels.PATH_OHTTP + self.keyset_digest.hex()
         self.body = sealed
         self.head: bhttp.ResponseHead | None = None
+        self.streamed = False
         self.receipt: Receipt | None = None
         self._call, self._verified, self._policy = call, verified, session.policy
         self._enc_digest = hashlib.sha256(sealer.enc).digest()
@@ -247,21 +248,12 @@ class Exchange:
         self._room = session.max_answer_bytes
         self._withheld = 0  # how many of the last parts are not shown yet
         self._trailers: Fields | None = None
-        self._ended = False
+        self._content_type, self._ended = "", False
 
     def answered(self, status: int, content_type: str) -> None:
         """Take the outer head. Raises: RelayRefused for everything that is not a sealed answer."""
         if status != 200 or media_type(content_type) != labels.MEDIA_RESPONSE:
             raise RelayRefused(status)
-
-    @property
-    def streamed(self) -> bool:
-        return self.head is not None and is_events(self._content_type)
-
-    @property
-    def _content_type(self) -> str:
-        fields = self.head.fields if self.head else ()
-        return next((value for name, value in fields if name == "content-type"), "")
 
     def push(self, data: bytes) -> list[bytes]:
         """Take sealed bytes as they came; return the whole events that may be shown already.
@@ -269,7 +261,7 @@ class Exchange:
         A plain body, and a stream's last event ([DONE]) with what follows it, are shown by `finish` alone.
         Raises: DecryptionFailed, Malformed, TooLarge.
         """
-        return [part for plaintext in self._opener.push(data) for part in self._open(plaintext)]
+        return self._open(self._opener.push(data))
 
     def finish(self) -> list[bytes]:
         """Take the end of the sealed bytes; verify that the answer is whole and signed; return what was withheld.
@@ -277,7 +269,7 @@ class Exchange:
         Raises: Truncated, DecryptionFailed, Malformed, ReceiptInvalid; EngineError when the enclave says, signed,
         that it broke the answer off.
         """
-        shown = [part for plaintext in self._opener.finish() for part in self._open(plaintext)]
+        shown = self._open(self._opener.finish())
         for event in self._decoder.finish():
             shown += self._take(event)
         if self.head is None or not self._ended:
@@ -296,22 +288,27 @@ class Exchange:
             raise EngineError("the enclave broke the answer off, and signed that it did")
         return shown + self._parts[len(self._parts) - self._withheld :]
 
-    def _open(self, plaintext: bytes) -> Iterator[bytes]:
-        self._room -= len(plaintext)
-        if self._room < 0:
-            raise TooLarge("the answer is larger than its limit")
-        for event in self._decoder.push(plaintext):
-            yield from self._take(event)
+    def _open(self, plaintexts: list[bytes]) -> list[bytes]:
+        shown: list[bytes] = []
+        for plaintext in plaintexts:
+            self._room -= len(plaintext)
+            if self._room < 0:
+                raise TooLarge("the answer is larger than its limit")
+            for event in self._decoder.push(plaintext):
+                shown += self._take(event)
+        return shown
 
     def _take(self, event: bhttp.Event) -> list[bytes]:
         match event:
-            case bhttp.ResponseHead():
-                self.head = event
-                self._transcript.head(event.status, self._content_type)
             case bhttp.Content() if self.streamed:
                 return [part for part in self._splitter.push(event.data) if self._show(part)]
             case bhttp.Content():
                 self._parts.append(event.data)
+            case bhttp.ResponseHead():
+                self.head = event
+                self._content_type = next((value for name, value in event.fields if name == "content-type"), "")
+                self.streamed = is_events(self._content_type)
+                self._transcript.head(event.status, self._content_type)
             case bhttp.Trailers():
                 self._trailers = event.fields
             case bhttp.EndOfMessage():
@@ -320,11 +317,11 @@ class Exchange:
                 raise Malformed("the sealed message is not a response")
         return []
 
-    def _show(self, part: bytes) -> bool:
+    def _show(self, event: bytes) -> bool:
         """Record one event; the one at which applications stop reading waits for the receipt."""
-        self._transcript.chunk(part)
-        self._answer.event(part)
-        self._parts.append(part)
+        self._transcript.chunk(event)
+        self._answer.event(event)
+        self._parts.append(event)
         if self._answer.ended or self._withheld:
             self._withheld += 1
         return not self._withheld

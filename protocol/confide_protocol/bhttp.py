@@ -4,7 +4,6 @@ Stricter than the RFC where it lets us choose: padding is checked, pseudo-fields
 values are refused. Informational responses are read and dropped.
 """
 
-import inspect
 import re
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ class ResponseHead:
     fields: Fields = field(default=(), repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Content:
     """Some bytes of content; how content is cut into events means nothing."""
 
@@ -138,12 +137,16 @@ class Decoder:
         self._max_head_bytes = self._budget = max_head_bytes
         self._buffer = bytearray()
         self._at = 0
-        self._ended = False
+        self._ended = self._between_chunks = False
         self._events: list[Event] = []
         self._message = self._read_message()
 
     def push(self, data: bytes) -> list[Event]:
         """Take bytes as they came; return the events that they complete. Raises: Malformed, TooLarge."""
+        if self._between_chunks and not self._buffer and (prefix := varint.read(data)):
+            size, start = prefix
+            if size and len(data) == start + size:  # one whole chunk: what a stream is made of
+                return [Content(data[start:])]
         self._buffer += data
         return self._resume()
 
@@ -153,7 +156,7 @@ class Decoder:
         return self._resume()
 
     def _resume(self) -> list[Event]:
-        if inspect.getgeneratorstate(self._message) == inspect.GEN_CLOSED:
+        if self._message.gi_frame is None:
             raise LocalStateError("the message has ended or failed")
         next(self._message, None)
         events, self._events = self._events, []
@@ -222,7 +225,9 @@ class Decoder:
             self._events.append(Content(data))
             missing -= len(data)
             if not missing and not known_length:
+                self._between_chunks = True
                 missing = yield from self._integer()
+                self._between_chunks = False
 
     def _padding(self) -> Step[None]:
         while self._buffer or not self._ended:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from confide_protocol import cbor, labels
@@ -49,7 +50,7 @@ class Keyset:
             }
         )
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         return hashlib.sha256(self.encoded).digest()
 

@@ -78,12 +78,8 @@ class _ChunkOpener(ABC):
             raise LocalStateError("the stream has ended or failed")
         self._usable = False
         self._buffer += data
-        plaintexts: list[bytes] = []
         self._opener = self._opener or self._begin()
-        if self._opener is not None:
-            while (sealed := self._next_chunk()) is not None:
-                plaintexts.append(self._opener.open(b"", sealed))
-                self.authenticated = True
+        plaintexts = self._open_chunks(self._opener) if self._opener is not None else []
         self._usable = True
         return plaintexts
 
@@ -102,28 +98,25 @@ class _ChunkOpener(ABC):
         self.authenticated = self.complete = True
         return [plaintext] if plaintext else []
 
-    def _next_chunk(self) -> bytes | None:
-        buffer = self._buffer
-        if not self._in_final:
-            prefix = varint.read(buffer)
-            if prefix is None:
-                return None
+    def _open_chunks(self, opener: hpke.Opener) -> list[bytes]:
+        """Take the whole chunks off the buffer, all at once, and open them."""
+        buffer, plaintexts, at = self._buffer, [], 0
+        while not self._in_final and (prefix := varint.read(buffer, at)) is not None:
             length, start = prefix
+            # No data, or more than we say we take: refused before any of it is kept.
+            if length and not hpke.TAG_BYTES < length <= _SEALED_MAX:
+                raise Malformed("a chunk is empty or over its limit")
+            if len(buffer) < start + length:
+                break
+            at = start + length
             if length:
-                # No data, or more than we say we take: refused before any of it is kept.
-                if not hpke.TAG_BYTES < length <= _SEALED_MAX:
-                    raise Malformed("a chunk is empty or over its limit")
-                end = start + length
-                if len(buffer) < end:
-                    return None
-                sealed = bytes(buffer[start:end])
-                del buffer[:end]
-                return sealed
-            del buffer[:start]
-            self._in_final = True
-        if len(buffer) > _SEALED_MAX:
+                plaintexts.append(opener.open(b"", bytes(buffer[start:at])))
+                self.authenticated = True
+            self._in_final = not length
+        del buffer[:at]
+        if self._in_final and len(buffer) > _SEALED_MAX:
             raise Malformed("the final chunk is over its limit")
-        return None
+        return plaintexts
 
 
 class RequestSealer(_ChunkSealer):

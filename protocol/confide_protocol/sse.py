@@ -19,6 +19,9 @@ class EventSplitter:
         self._scanned = 0
 
     def push(self, data: bytes) -> list[bytes]:
+        one_line = data.count(b"\n") == 2 and data.endswith(b"\n\n") and data[0] not in b":\n"
+        if one_line and not self._line and not self._event and len(data) <= self._limit:
+            return [data]  # what most streams are made of
         self._line += data
         events = []
         while (end := self._line.find(b"\n", self._scanned) + 1) > 0:

@@ -6,6 +6,8 @@ import cbor2
 import pytest
 from confide_protocol import cbor
 from confide_protocol.errors import Malformed
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,10 @@ def test_other_values_are_not_encoded(value: Any) -> None:
     """What could not be decoded again is not encoded either."""
     with pytest.raises(TypeError):
         cbor.encode(value)
+
+
+@given(st.sets(st.one_of(st.integers(-(1 << 64), (1 << 64) - 1), st.text(max_size=30))))
+def test_keys_stand_in_the_order_of_their_encodings(keys: set[int | str]) -> None:
+    """Whatever the keys, they are sorted as their encodings are, byte by byte."""
+    ordered = list(cbor2.loads(cbor.encode(dict.fromkeys(keys))))
+    assert ordered == sorted(keys, key=cbor2.dumps)

@@ -9,6 +9,8 @@ from confide_protocol import labels, transcript
 from confide_protocol.audit.disclosure import disclose_part, verify_part
 from confide_protocol.errors import LocalStateError, ReceiptInvalid
 from confide_protocol.transcript import ResponseTranscript, TranscriptDigests
+from hypothesis import given
+from hypothesis import strategies as st
 
 SALT = bytes(range(32))
 MESSAGES = [b"Paris.", b"Lyon."]
@@ -27,6 +29,12 @@ def test_salts_are_hmac_of_label_and_index() -> None:
     """A derived salt is HMAC-SHA256 under the caller's salt over the label and a big-endian index."""
     expected = hmac.new(SALT, labels.SALT_CHUNK + b"\0\0\1\2", "sha256").digest()
     assert transcript.derive_salt(SALT, labels.SALT_CHUNK, 258) == expected
+
+
+@given(key=st.binary(max_size=64), data=st.binary(max_size=300))
+def test_hmac_is_the_librarys(key: bytes, data: bytes) -> None:
+    """The short form of HMAC-SHA256 gives what the standard library's gives."""
+    assert transcript._hmac(key, data) == hmac.digest(key, data, "sha256")
 
 
 def test_a_salt_of_another_length_is_refused() -> None:
