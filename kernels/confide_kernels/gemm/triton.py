@@ -60,7 +60,7 @@ def _multiply(a: Tensor, b: Tensor, scales: Tensor | None, tiles: Tiles) -> Tens
         *a.stride(),
         b,
         *b.stride(),
-        scales if scaled else a,
+        scales.contiguous() if scaled and scales is not None else a,
         sums,
         n,
         out,

@@ -56,7 +56,7 @@ def sample(
     if nucleus is None:
         nucleus = not top_ps.is_cpu or bool((top_ps < 1).any())
     temperatures, top_ks, top_ps, min_ps, uniforms = (
-        send(each, device) for each in (temperatures, top_ks, top_ps, min_ps, uniforms)
+        send(each, device).contiguous() for each in (temperatures, top_ks, top_ps, min_ps, uniforms)
     )
     chunks = -(-vocabulary // chunk)
     ids, best, floors = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(3))

@@ -23,7 +23,7 @@ def wipe(data: Tensor, tops: Tensor, pages: Tensor, page_rows: int) -> None:
     _wipe[(len(pages), layers * two)](
         data.view(-1).view(torch.int32),
         tops,
-        pages,
+        pages.contiguous(),
         rows // page_rows,
         rows * kv_heads * width * data.element_size() // 4,
         words=page_bytes // 4,
