@@ -229,10 +229,12 @@ class TorchEngine(Engine):
         for sequence in self._scheduler.sequences:
             self._deliver(sequence, EngineError("the engine is closed"))
         self._say()
-        for sequence in self._scheduler.sequences:
-            self._retire(sequence)
-        self._prefixes.forget_all()
-        self._runner.erase()
+        try:
+            for sequence in self._scheduler.sequences:
+                self._retire(sequence)
+        finally:  # a device that is lost cannot wipe, and keeps no key from being erased
+            self._prefixes.forget_all()
+            self._runner.erase()
 
     def _gather(self) -> bool:
         """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes.
