@@ -34,11 +34,17 @@ class Tiles(NamedTuple):
 def tiles_for(n: int, out: int, width: int, wide: bool) -> Tiles:
     """Choose by the shape. `wide`: the levels of both sides are int8."""
     if n > 64:
-        return Tiles(128, 128 if wide else 64, 128 if wide else 64, 1, 8, 3)
-    rows, columns, depth = block_of(n, 16), 64 if out >= 64 * _ENOUGH else 32, 128
-    programs = -(-out // columns)
-    parts = max(1, min(_MOST_PARTS, _ENOUGH // programs, width // (4 * depth)))
-    return Tiles(rows, columns, depth, parts, 4, 4)
+        large = Tiles(128, 128 if wide else 64, 128 if wide else 64, 1, 8, 3)
+        if _programs(large, n, out) >= _ENOUGH // 2:
+            return large
+    rows, columns = min(64, block_of(n, 16)), 64 if n > 64 or out >= 64 * _ENOUGH else 32
+    tiles = Tiles(rows, columns, 128 if wide or n <= 64 else 64, 1, 4, 4)
+    parts = min(_MOST_PARTS, _ENOUGH // _programs(tiles, n, out), width // (4 * tiles.depth))
+    return tiles._replace(parts=max(1, parts))
+
+
+def _programs(tiles: Tiles, n: int, out: int) -> int:
+    return max(1, -(-n // tiles.rows) * -(-out // tiles.columns))
 
 
 def multiply_int8(a: Tensor, b: Tensor) -> Tensor:

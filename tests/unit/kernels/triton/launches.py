@@ -91,6 +91,7 @@ ALL = (
     rotation,
     lambda: products(1),
     lambda: products(256),
+    lambda: products(2048),
     attend,
     sample,
     pages,

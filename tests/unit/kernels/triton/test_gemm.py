@@ -39,6 +39,18 @@ def test_tiles_do_not_show(tiles: gpu.Tiles) -> None:
     same_bits(gpu._multiply(a, b.t(), device_scales, tiles), expected * scales)
 
 
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("n", [1, 16, 64, 65, 256, 300, 8192])
+@pytest.mark.parametrize(("out", "width"), [(1024, 3072), (4096, 1024), (151_936, 1024), (8192, 8192)])
+def test_a_large_gpu_has_enough_to_do(n: int, out: int, width: int, wide: bool) -> None:
+    """There are programs for half its multiprocessors, unless that would cut the depth into crumbs."""
+    tiles = gpu.tiles_for(n, out, width, wide)
+    programs = gpu._programs(tiles, n, out) * tiles.parts
+    assert programs >= 66 or tiles.parts >= width // (8 * tiles.depth)
+    assert tiles.parts == 1 or width // tiles.parts >= 4 * tiles.depth
+    assert tiles.columns * tiles.depth * tiles.stages <= 128 * 128 * 3
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_extremes_stay_in_int32(sign: int) -> None:
     width = naive.MAX_WIDTH
