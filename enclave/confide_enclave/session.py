@@ -171,7 +171,7 @@ class Session:
                 raise
             fault = error
         headers = InnerHeaders.read(request.head)
-        shape = self._shape(headers.shape)
+        shape = self.shape_for(headers.shape)
         # A receipt that is issued later than this is accepted by nobody.
         rest_s = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - self.clock()
         deadline_s = asyncio.get_running_loop().time() + min(self.answer_timeout_s, rest_s)
@@ -280,7 +280,7 @@ class Session:
         self.report(error)
         return EngineError()
 
-    def _shape(self, wanted: str | None) -> Shape:
+    def shape_for(self, wanted: str | None) -> Shape:
         """The shape that was asked for, or the most hiding one on offer where none or a wrong one was."""
         offered = self.manifest.shapes
         hiding = labels.SHAPE_BUCKETED if labels.SHAPE_BUCKETED in offered else offered[0]

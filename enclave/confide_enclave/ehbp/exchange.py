@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from confide_protocol import labels, shape
+from confide_protocol import labels
 from confide_protocol.errors import DecryptionFailed, ProtocolError
 from confide_protocol.receipt import sign_receipt
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
 from confide_enclave.api import Answer, ApiRequest, refuse
 from confide_enclave.claims import make_claims
+from confide_enclave.ehbp.filler import Filler
 from confide_enclave.ehbp.wire import RESPONSE_NONCE_BYTES, SUITE, RequestOpener, ResponseSealer
 from confide_enclave.keys import Generation, fresh
 from confide_enclave.session import Reply, Session
@@ -123,7 +124,8 @@ class Foreign:
     async def _ask(self, method: str, path: str, body: bytes, account: str, deadline_s: float) -> Answer:
         session = self.session
         # Nobody's salt: header fields are not bound, so none of them may open a cache.
-        call = ApiRequest(method, path, body, shape.NONE.flush_tokens, session.holder.tenant_salt(None), account)
+        salt, shape = session.holder.tenant_salt(None), session.shape_for(None)
+        call = ApiRequest(method, path, body, shape.flush_tokens, salt, account)
         try:
             async with session.deadlines.until(deadline_s):
                 return await session.api.answer(call)
@@ -139,7 +141,8 @@ class Foreign:
         begin: Begin,
         reply: Reply,
     ) -> None:
-        session = self.session
+        session, shape = self.session, self.session.shape_for(None)
+        filler = Filler(shape, streams=answer.rest is not None)
         salt = fresh(session.random)
         sealer = request.response_sealer(fresh(session.random, RESPONSE_NONCE_BYTES))
         transcript = ResponseTranscript(salt)
@@ -151,7 +154,7 @@ class Foreign:
                 transcript.chunk(each)
             if answer.rest is None:
                 break
-            await reply(sealer.seal(b"".join(batch)))
+            await reply(sealer.seal(filler.flush(b"".join(batch))))
             batch = await session.next_batch(answer, deadline_s)
         claims = make_claims(
             generation,
@@ -163,7 +166,7 @@ class Foreign:
             client_asserted={},
             request_commitment=request_commitment(salt, "POST", request.path, bytes(request.body)),
             suite=SUITE,
-            shape=shape.NONE,
+            shape=shape,
             issued_unix_s=int(session.clock()),
             dialect=labels.DIALECT_EHBP,
         )
@@ -171,9 +174,10 @@ class Foreign:
         receipt = await asyncio.get_running_loop().run_in_executor(session.signer, sign_receipt, claims, *keys)
         said = member(receipt, salt)
         if answer.rest is None:
-            await reply(sealer.seal(with_member(b"".join(answer.first), said)))
+            rest = with_member(b"".join(answer.first), said)
         else:
-            await reply(sealer.seal(b": " + MEMBER + b" " + said + b"\n\n"))
+            rest = b": " + MEMBER + b" " + said + b"\n\n"
+        await reply(b"".join(map(sealer.seal, filler.finish(rest))))
 
 
 def member(receipt: bytes, salt: bytes) -> bytes:

@@ -160,7 +160,7 @@ async def test_refusals_are_sealed() -> None:
 
 async def test_an_aborted_stream_ends_with_its_error_and_a_receipt_that_says_so() -> None:
     """An engine that breaks amid a stream: the error event, then the receipt with outcome aborted."""
-    node = Node(ScriptedEngine(fail_at=2, fault=RuntimeError()), **ON)
+    node = Node(ScriptedEngine(["word "] * 40, fail_at=20, fault=RuntimeError()), **ON)
     request = Sealed(keyed(node), STREAM)
     answer = await send(node, request)
     said = read(request, answer, node.keyset)
@@ -247,11 +247,31 @@ async def test_both_dialects_are_served_side_by_side() -> None:
 
 
 async def test_a_stream_comes_as_it_is_made() -> None:
-    """One frame for each batch, and the receipt in the last."""
-    node = Node(**ON)
+    """One frame for each batch, and the receipt after all of them."""
+    node = Node(shapes=["none"], **ON)
     request = Sealed(keyed(node), STREAM)
     answer = await send(node, request)
     pieces = request.open(answer.headers[labels.FIELD_EHBP_NONCE], answer.body)
     assert len(pieces) == len(frames_of(answer.body)) > 3
     assert b"receipt" in pieces[-1]
     assert not any(b"receipt" in piece for piece in pieces[:-1])
+    assert read(request, answer, node.keyset).claims.shape == "none"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM, {**CHAT, "model": "other"}])
+async def test_sizes_are_hidden_where_a_shape_for_it_is_offered(body: dict[str, Any]) -> None:
+    """Frames of one size in a number that is a power of two, whatever was said; the receipt names the shape."""
+    sizes = set()
+    for words in (["a"] * 3, ["tremendously"] * 8):
+        node = Node(ScriptedEngine(words), **ON)
+        request = Sealed(keyed(node), body)
+        answer = await send(node, request)
+        pieces = request.open(answer.headers[labels.FIELD_EHBP_NONCE], answer.body)
+        total = sum(map(len, pieces))
+        assert total % 512 == 0
+        assert (total // 512).bit_count() == 1
+        claims = read(request, answer, node.keyset).claims  # type: ignore[attr-defined]
+        assert claims.shape == "bucketed"
+        assert claims.completion_tokens.bit_count() <= 1
+        sizes.add(tuple(map(len, pieces)))
+    assert len(sizes) == 1
