@@ -1,4 +1,4 @@
-"""Hide an answer's sizes in frames that know no padding: by comment lines in streams, blanks after JSON (SPEC 11.6).
+"""Hide an answer's sizes, though frames know no padding: by comment lines in streams, blanks after JSON (SPEC 11.6).
 
 `bucketed` of clause 8, as far as the dialect goes: a request is not padded, and a frame has four bytes of length.
 """
