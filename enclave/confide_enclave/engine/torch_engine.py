@@ -53,7 +53,7 @@ class TorchEngine(Engine):
     def __init__(
         self, card: ModelCard, tokens: Tokens, limits: EngineLimits, build: Callable[[int], Runner]
     ) -> None:
-        """`build` makes a runner with so many pages, on the model thread; `ready` is set when that is done, with
+        """`build` makes a runner with so many pages, on the model thread; `loaded` is set when that is done, with
         whatever it raised. Raises: ConfigError.
         """
         self._card, self._tokens, self._limits, self._build = card, tokens, limits, build
@@ -75,7 +75,7 @@ class TorchEngine(Engine):
         # The model thread's.
         self._unsaid: list[tuple[Sequence, Delta | EngineError]] = []
         self._left_since_s = math.inf
-        self.ready: Future[None] = Future()
+        self.loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="confide-engine", daemon=True)
         self._thread.start()
 
@@ -90,7 +90,7 @@ class TorchEngine(Engine):
         model = open_weights(weights, limits, expected_sha256)
         card = make_card(model, name, limits)
         engine = cls(card, Tokens(model.metadata), limits, lambda pages: _build_runner(model, limits, pages))
-        engine.ready.result()
+        engine.loaded.result()
         return engine
 
     @property
@@ -196,10 +196,10 @@ class TorchEngine(Engine):
             self._prefixes.offload = open_offload(self._runner.pool, self._limits, secrets.token_bytes)
             del self._build  # and with it the model's metadata
             self._publish()
-        except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for ready
-            self.ready.set_exception(fault)
+        except BaseException as fault:  # noqa: BLE001 - handed to whoever waits for loaded
+            self.loaded.set_exception(fault)
             return
-        self.ready.set_result(None)
+        self.loaded.set_result(None)
         for work in (self._run, self._drain):
             try:
                 work()

@@ -1,0 +1,43 @@
+"""The engine's path on GPUs: on one where there is one, else on the CPU with Triton's interpreter in its place."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from confide_enclave.engine import gpu
+from confide_enclave.engine.cuda import CudaLane, choose_gpu
+from confide_enclave.engine.lane import Lane
+from confide_kernels import place
+
+from tests.fakes.lane import HostLane
+
+if not torch.cuda.is_available():
+    # Read when Triton's own functions are made. Other tests' processes must not find it.
+    os.environ["TRITON_INTERPRET"] = "1"
+    with suppress(ImportError):
+        import triton
+
+        triton.knobs.propagate_env = False
+        triton.knobs.runtime.interpret = True
+    del os.environ["TRITON_INTERPRET"]
+
+
+@pytest.fixture
+def lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
+    """What the engine opens. On the CPU facades call Triton's versions from then on, so definitions come first."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    opened: Lane
+    if torch.cuda.is_available():
+        opened = CudaLane(choose_gpu("cuda"))
+    else:
+        opened = HostLane()
+        monkeypatch.setattr(place, "INTERPRETED", True)
+    monkeypatch.setattr(gpu, "open_lane", lambda name: opened)
+    # The interpreter takes a second for what a GPU does in one thousandth of it.
+    monkeypatch.setattr(gpu, "rows_of_step", lambda limits: 4)
+    monkeypatch.setattr(gpu.selftest, "check", lambda device: [])
+    with np.errstate(all="ignore"):
+        yield opened

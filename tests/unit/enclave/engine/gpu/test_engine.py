@@ -1,0 +1,145 @@
+"""The engine with the runner of a GPU: answers, what is left behind, and faults of the device."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from confide_enclave.engine import Delta, GenerationRequest, Sampling, gpu
+from confide_enclave.engine.card import EngineLimits
+from confide_enclave.engine.lane import Lane
+from confide_enclave.engine.torch_engine import TorchEngine
+from confide_enclave.errors import DeviceUnavailable
+from confide_kernels import place
+from confide_protocol.errors import CapacityExceeded, ConfigError, EngineError
+
+from tests.fakes import gguf as fake
+from tests.fakes.lane import HostLane
+
+# The interpreter's arithmetic is numpy's, which warns of numbers that are not finite.
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")]
+LIMITS = EngineLimits(
+    max_sequences=3, context_tokens=128, prefill_chunk_tokens=24, threads=1, device="cuda", prefix_tokens=0
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "toy.gguf"
+    path.write_bytes(fake.toy_llama(5))
+    return path
+
+
+@asynccontextmanager
+async def running(toy: Path, **limits) -> AsyncIterator[TorchEngine]:
+    engine = await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS.model_copy(update=limits))
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def request(prompt: str = "hello", max_tokens: int = 2, **sampling) -> GenerationRequest:
+    values = {"temperature": 0.0, "top_p": 1.0, "seed": 1} | sampling
+    return GenerationRequest(prompt, Sampling(max_tokens=max_tokens, **values), bytes(32))
+
+
+async def collect(engine: TorchEngine, asked: GenerationRequest) -> list[Delta]:
+    async with aclosing(engine.generate(asked)) as deltas:
+        return [delta async for delta in deltas]
+
+
+async def idle(engine: TorchEngine) -> None:
+    async with asyncio.timeout(30):
+        while len(engine._admitted) or engine._left_since_s < float("inf"):  # noqa: ASYNC110 - another thread's
+            await asyncio.sleep(0.01)
+
+
+async def test_answers_are_those_of_a_cpu(toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone on a CPU or in a crowd on a GPU: the same deltas. Afterwards every row of the cache is zero."""
+    asked = [
+        request("abc" * 9, temperature=0.8, logprobs=1),
+        request("abcabcabcabc", max_tokens=5),
+        request("xyz", temperature=1.1, top_p=0.8, top_k=9, repetition_penalty=1.2),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "INTERPRETED", False)
+        async with running(toy, device="cpu", speculate="off") as engine:
+            alone = [await collect(engine, each) for each in asked]
+    async with running(toy) as engine:
+        assert await asyncio.gather(*(collect(engine, each) for each in asked)) == alone
+        await idle(engine)
+        assert not engine._runner.pool.data.any()
+        assert not engine._runner.pool.tops.any()
+        if isinstance(lane, HostLane):
+            assert lane.erased
+
+
+async def test_memory_that_runs_out_ends_a_step_alone(toy: Path, lane: Lane) -> None:
+    """Whoever took part gets an error that has a name; the engine goes on, and gives what it gave."""
+    async with running(toy) as engine:
+        before = await collect(engine, request())
+        run = engine._runner._compute
+
+        def full(made: object) -> None:
+            engine._runner._compute = run
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        engine._runner._compute = full
+        with pytest.raises(CapacityExceeded):
+            await collect(engine, request())
+        assert await collect(engine, request()) == before
+        assert not engine.lost
+        await idle(engine)
+        assert not engine._runner.pool.data.any()
+
+
+async def test_a_lost_gpu_ends_the_engine(toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is told, nobody else is served, and it shows that only a new process helps."""
+    async with running(toy) as engine:
+
+        def fail(made: object) -> None:
+            monkeypatch.setattr(engine._runner, "survives", lambda: False)
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+        monkeypatch.setattr(engine._runner, "_compute", fail)
+        with pytest.raises(EngineError):
+            await collect(engine, request())
+        await asyncio.to_thread(engine._thread.join, 10)
+        assert engine.lost
+        with pytest.raises(EngineError, match="closed"):
+            await collect(engine, request())
+
+
+async def test_a_fault_that_the_gpu_gets_over(toy: Path, lane: Lane) -> None:
+    """A step that fails otherwise ends its own sequences."""
+    async with running(toy) as engine:
+        draw = engine._runner._choose
+
+        def fail(*arguments: object) -> None:
+            engine._runner._choose = draw
+            raise RuntimeError
+
+        engine._runner._choose = fail
+        with pytest.raises(EngineError, match="the engine failed"):
+            await collect(engine, request())
+        assert len(await collect(engine, request())) == 2
+        assert not engine.lost
+
+
+async def test_a_wrong_kernel_is_not_served_with(toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one, is said."""
+    monkeypatch.setattr(gpu.selftest, "check", lambda device: ["gemm.linear_w8a8: 3 of 40 differ"])
+    with pytest.raises(DeviceUnavailable, match=r"nothing is served: gemm\.linear_w8a8"):
+        await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
+
+
+async def test_a_vocabulary_beyond_what_is_drawn_from(
+    toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused with the remedy."""
+    monkeypatch.setattr(gpu, "MAX_VOCABULARY", 100)
+    with pytest.raises(ConfigError, match=r'engine: device: .*set device = "cpu"'):
+        await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
