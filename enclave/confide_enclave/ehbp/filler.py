@@ -1,6 +1,6 @@
-"""Hide an answer's sizes, though frames know no padding: by comment lines in streams, blanks after JSON (SPEC 11.6).
+"""Hide the sizes of answers by what readers pass over: comment lines in streams, blanks after JSON (SPEC 11.6).
 
-`bucketed` of clause 8, as far as the dialect goes: a request is not padded, and a frame has four bytes of length.
+`bucketed` of clause 8, as far as the dialect goes: a request is as long as its client makes it.
 """
 
 from confide_protocol.shape import Shape
