@@ -12,7 +12,7 @@ stands in `confide.delivery`.
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import anyio
@@ -65,6 +65,8 @@ class _Sealed(Verified):
         """`options` are those of `Relay`; a given `relay` is shared instead of making one."""
         self.relay = relay or Relay(gateway, policy, **options)
         self._pools = Pools(self._make)
+        # One path for each keyset, and slow to parse.
+        self._url = lru_cache(maxsize=8)(lambda path: self.module.URL(self.relay.url + path))
 
     def _make(self) -> Any:  # noqa: ANN401
         limits = self.module.Limits(
@@ -94,7 +96,7 @@ class _Sealed(Verified):
         timeout = {key: value for key, value in request.extensions.items() if key == "timeout"}
         return self.module.Request(
             "POST",
-            self.relay.url + exchange.path,
+            self._url(exchange.path),
             headers=dict(exchange.header_fields) | self.relay.authorize(authorization),
             content=exchange.body,
             extensions=timeout,

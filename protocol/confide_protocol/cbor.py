@@ -51,12 +51,12 @@ def decode(data: bytes, *, max_bytes: int = MAX_CBOR_BYTES) -> Any:  # noqa: ANN
 
 
 def _ordered(value: Any) -> Any:  # noqa: ANN401
+    if value is None or isinstance(value, (str, bytes)) or (isinstance(value, int) and _MIN <= value <= _MAX):
+        return value
     if isinstance(value, dict):
         return {key: _ordered(value[key]) for key in sorted(value, key=_place)}
     if isinstance(value, (list, tuple)):
         return [_ordered(v) for v in value]
-    if value is None or isinstance(value, (str, bytes)) or (isinstance(value, int) and _MIN <= value <= _MAX):
-        return value
     raise TypeError("only plain values have a deterministic encoding here")
 
 
@@ -64,6 +64,6 @@ def _place(key: Any) -> tuple[int, int, bytes]:  # noqa: ANN401
     """Return what sorts as the key's encoding does: major type, then value, or length and then text."""
     if type(key) is str:
         return 3, len(text := key.encode()), text
-    if type(key) is int and _ordered(key) == key:
+    if type(key) is int and _MIN <= key <= _MAX:
         return (0, key, b"") if key >= 0 else (1, -1 - key, b"")
     raise TypeError("map keys are integers or text")

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -154,6 +154,10 @@ class PrivateKey:
         return _xwing_secret(ml_kem_secret, dh, sent, self._x25519_public)
 
 
+# Public keys of the few enclaves that one process talks to.
+_ml_kem_public = lru_cache(maxsize=8)(MLKEM768PublicKey.from_public_bytes)
+
+
 def encapsulate(kem: KemId, public_key: bytes, ephemeral: bytes) -> tuple[bytes, bytes]:
     """Make (shared secret, enc) for a public key; `ephemeral` is the X25519 scalar, 32 random bytes.
 
@@ -169,7 +173,7 @@ def encapsulate(kem: KemId, public_key: bytes, ephemeral: bytes) -> tuple[bytes,
         dh = secret.exchange(X25519PublicKey.from_public_bytes(theirs))
         if kem is KemId.X25519:
             return _dhkem_secret(dh, sent, theirs), sent
-        ml_kem = MLKEM768PublicKey.from_public_bytes(public_key[:_ML_KEM_PUBLIC_BYTES])
+        ml_kem = _ml_kem_public(public_key[:_ML_KEM_PUBLIC_BYTES])
     except ValueError:
         raise Malformed("the public key is not valid") from None
     ml_kem_secret, ciphertext = ml_kem.encapsulate()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -157,10 +158,7 @@ def verify_receipt(data: bytes, keyset: Keyset) -> ReceiptClaims:
     if [(each.alg, each.kid) for each in receipt.signatures] != expected:
         raise ReceiptInvalid("the receipt needs exactly EdDSA, then ML-DSA-65, by the keyset's keys", part="alg")
     try:
-        keys: list[Ed25519PublicKey | MLDSA65PublicKey] = [
-            Ed25519PublicKey.from_public_bytes(keyset.receipt_ed25519),
-            MLDSA65PublicKey.from_public_bytes(keyset.receipt_ml_dsa_65),
-        ]
+        keys = _public_keys(keyset.receipt_ed25519, keyset.receipt_ml_dsa_65)
         for key, each in zip(keys, receipt.signatures, strict=True):
             key.verify(each.signature, _to_be_signed(each.protected, receipt.payload))
     except (InvalidSignature, ValueError):
@@ -228,6 +226,11 @@ def check_receipt(claims: ReceiptClaims, expected: ExpectedExchange) -> None:
 def key_id(public_key: bytes) -> bytes:
     """Name a public key: the first 8 bytes of its SHA-256. A hint that must fit, never an identity."""
     return hashlib.sha256(public_key).digest()[:KID_BYTES]
+
+
+@lru_cache(maxsize=8)
+def _public_keys(ed25519: bytes, ml_dsa_65: bytes) -> tuple[Ed25519PublicKey, MLDSA65PublicKey]:
+    return Ed25519PublicKey.from_public_bytes(ed25519), MLDSA65PublicKey.from_public_bytes(ml_dsa_65)
 
 
 def _keyset_claims(keyset: Keyset) -> dict[str, object]:
