@@ -30,6 +30,7 @@ from confide_enclave.settings import EnclaveSettings, load_gateway_secret, load_
 
 EXIT_CONFIG = 2
 EXIT_HARDWARE = 3
+EXIT_LOST = 4
 EXIT_STOPPED = 128 + signal.SIGTERM
 HARDWARE_FAULTS = ("device_unavailable", "gpu_rejected")
 
@@ -82,7 +83,7 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
     are taken again with new keys.
 
     Exit status 2: a setting is wrong. 3: the hardware gives no evidence, or a GPU did not pass the enclave's own
-    check; no keys were made.
+    check, or computes wrongly; no keys were made. 4: a device failed while it served; start it again.
     """
     try:
         settings = load_settings(config_file)
@@ -136,6 +137,8 @@ def _serve(file: Path, settings: EnclaveSettings) -> None:
     signal.signal(signal.SIGHUP, lambda *_: None)  # what it would have read is being read
     enclave, reloader, ready = _start(file, settings, secret)
     serve(enclave, listener, settings.limits, ready, reloader)
+    if enclave.lost:
+        _fail("engine_lost: a device failed beyond repair by this process; start it again", EXIT_LOST)
 
 
 def _start(file: Path, settings: EnclaveSettings, secret: bytes) -> tuple[Enclave, Reloader, dict[str, str]]:

@@ -45,9 +45,9 @@ def serve(
     ready: Mapping[str, str],
     reloader: Reloader | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is printed as one line of JSON, with the URL, once calls are taken.
+    """Serve until SIGTERM or SIGINT, or an engine is lost; once calls are taken `ready` is printed, with the URL.
 
-    With a `reloader` SIGHUP reads the settings again, from then on.
+    It is one line of JSON. With a `reloader` SIGHUP reads the settings again, from then on.
     """
 
     class Http(_BoundedHttp):
@@ -92,6 +92,9 @@ class _Server(uvicorn.Server):
         line = {"ready": True, "url": f"http://{f'[{host}]' if ':' in host else host}:{port}", **self._ready}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._app.lost
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._reloading is not None:

@@ -15,7 +15,9 @@ log = structlog.get_logger(__name__)
 
 
 class Part(Protocol):
-    """What is closed with the process: an engine, an encoder."""
+    """What is closed with the process: an engine, an encoder. One that is lost only works again in another one."""
+
+    lost: bool
 
     async def close(self) -> None: ...
 
@@ -32,6 +34,10 @@ class Enclave:
     @property
     def serving(self) -> bool:
         return self._taking
+
+    @property
+    def lost(self) -> bool:
+        return any(part.lost for part in self.parts)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

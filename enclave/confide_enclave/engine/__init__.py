@@ -132,6 +132,8 @@ class Embedded:
 class Embedder(Protocol):
     """Turns texts into vectors. `embed` raises CapacityExceeded, ContextTooLong or EngineError."""
 
+    lost: bool = False
+
     @property
     def card(self) -> ModelCard: ...
 
@@ -152,6 +154,11 @@ class Engine(Protocol):
 
     @property
     def card(self) -> ModelCard: ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered now: not while it loads, nor once it is lost."""
+        return not self.lost
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]: ...
 
