@@ -121,6 +121,15 @@ def shown_keyset(stack: Stack) -> Keyset:
 
 
 def executions(stack: Stack) -> int:
+    """Count what the nodes answered by EHBP, once their logs have come to rest: a line follows its answer."""
+    before, found = -1, _answered(stack)
+    while before != found:
+        time.sleep(0.3)
+        before, found = found, _answered(stack)
+    return found
+
+
+def _answered(stack: Stack) -> int:
     found = 0
     for name in ("enclave", "second"):
         for line in (stack.ground.folder / f"{name}.log").read_text().splitlines():
