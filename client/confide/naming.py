@@ -11,7 +11,7 @@ def expected_model(manifest: Manifest, claims: ReceiptClaims, request_body: byte
     if not manifest.more_models or claims.outcome == "refused":
         return manifest.model
     try:
-        request = json.loads(request_body)
+        request = json.loads(request_body.decode())
     except (ValueError, RecursionError):
         return manifest.model
     name = request.get("model") if isinstance(request, dict) else None

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from confide_protocol import bhttp, cbor
 from confide_protocol.errors import ConfigError, Malformed, ProtocolError
 from confide_protocol.hpke import HKDF_SHA256, REQUIRED, AeadId, KemId, PrivateKey, Suite
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs, parse_key_configs
-from confide_protocol.keyset import Manifest, parse_keyset, parse_manifest
+from confide_protocol.keyset import Manifest, ServedModel, parse_keyset, parse_manifest
 from confide_protocol.ohttp import RequestOpener, RequestSealer, ResponseOpener
 from confide_protocol.settings import Settings, parse_toml
 from confide_protocol.statement import ReportDataStatement, parse_statement
@@ -91,10 +92,12 @@ def seeds() -> dict[str, list[bytes]]:
     sealer = RequestSealer(config, REQUIRED, b"\3" * 32)
     sealed = sealer.header + sealer.seal(b"one") + sealer.seal(message, final=True)
     manifest = Manifest("m", b"w" * 32, b"t" * 32, {"mode": "fast"}, "1", ("none",), "sev-snp")
+    second = ServedModel("n", b"w" * 32, b"t" * 32, {"mode": "exact"})
+    two = replace(manifest, more_models=(second,))
     statement = ReportDataStatement(b"k" * 32, 1 << 31, nonce=b"n" * 32)
     return {
         "binary_http": [b"\5" + message, b"\0" + bhttp.encode_known_length(head, b"body")],
-        "canonical_cbor": [manifest.encoded, statement.encoded],
+        "canonical_cbor": [manifest.encoded, two.encoded, statement.encoded],
         "key_configs": [encode_key_configs([config])],
         "ohttp_request": [b"\x40" + sealed],
         "settings": [b'text = "a"\n[inner]\nnumber = 1\nnames = ["b"]\n'],

@@ -6,6 +6,7 @@ import { EMPTY, fromBase64url, hex, join, type Bytes } from "./bytes.js";
 import { EngineError, Malformed, ReceiptInvalid, RelayRefused, TooLarge } from "./errors.js";
 import { sha256 } from "./hash.js";
 import { FIELD_RECEIPT, MEDIA_REQUEST, MEDIA_RESPONSE, PATH_OHTTP } from "./labels.js";
+import { expectedModel } from "./naming.js";
 import type { RequestSealer, ResponseOpener } from "./ohttp.js";
 import type { AppraisalPolicy } from "./policy/policy.js";
 import { checkReceipt, verifyReceipt, type ReceiptClaims } from "./receipt.js";
@@ -185,7 +186,7 @@ export class Exchange {
       shape: this.#policy.session.shape,
       suite: this.#policy.session.suite,
       status,
-      model: manifest.model,
+      model: expectedModel(manifest, claims, call.body),
     });
     const disclosure: Disclosure = {
       method: call.method,

@@ -22,15 +22,24 @@ export interface Keyset {
   digest: Bytes;
 }
 
-/** What the enclave runs, pinned by a policy through its digest: a setting is public or it is ignored. */
-export interface Manifest {
-  release: string;
+/** One model that answers, by the name that requests give it. */
+export interface ServedModel {
   model: string;
   weightsDigest: Bytes;
   tokenizerDigest: Bytes;
   engine: ReadonlyMap<string, string | number | bigint | boolean>;
+}
+
+/**
+ * What the enclave runs, pinned by a policy through its digest: a setting is public or it is ignored.
+ *
+ * It is its first model's entry itself; `models` are all of them.
+ */
+export interface Manifest extends ServedModel {
+  release: string;
   shapes: readonly string[];
   platform: string;
+  models: readonly ServedModel[];
   digest: Bytes;
 }
 
@@ -50,12 +59,16 @@ const KEYSET: Tests = {
 
 const isName = isText(1, 256);
 const isSetting = (value: unknown) => typeof value === "string" || typeof value === "boolean" || isInteger(value);
-const MANIFEST: Tests = {
-  release: isName,
+const MAX_MODELS = 16;
+const MODEL: Tests = {
   model: isName,
   weights_digest: isDigest,
   tokenizer_digest: isDigest,
   engine: (value) => [...(asTree(value)?.values() ?? [undefined])].every(isSetting),
+};
+const MANIFEST: Tests = {
+  ...MODEL,
+  release: isName,
   shapes: (value) => Array.isArray(value) && value.length > 0 && value.every((each) => typeof each === "string"),
   platform: isName,
 };
@@ -83,17 +96,43 @@ export function parseKeyset(data: Uint8Array): Keyset {
   };
 }
 
-/** Parse a manifest; makes no trust claim. Throws Malformed. */
+/** Parse a manifest; makes no trust claim. Throws Malformed, for two models of one name too. */
 export function parseManifest(data: Uint8Array): Manifest {
-  const tree = readStatement(data, PURPOSE_MANIFEST, MANIFEST);
+  const tree = readStatement(data, PURPOSE_MANIFEST, MANIFEST, { more_models: areModels });
+  const first = servedModel(tree);
+  const models = [first, ...((tree.get("more_models") as Tree[] | undefined) ?? []).map(servedModel)];
+  if (new Set(models.map(({ model }) => model)).size !== models.length) throw new Malformed("two models have one name");
   return {
+    ...first,
     release: tree.get("release") as string,
+    shapes: tree.get("shapes") as string[],
+    platform: tree.get("platform") as string,
+    models,
+    digest: sha256(data),
+  };
+}
+
+function areModels(value: unknown): boolean {
+  return (
+    Array.isArray(value) &&
+    value.length > 0 &&
+    value.length < MAX_MODELS &&
+    value.every((each) => {
+      const tree = asTree(each);
+      return (
+        tree !== undefined &&
+        hasExactly(tree, Object.keys(MODEL)) &&
+        Object.entries(MODEL).every(([name, isValid]) => isValid(tree.get(name)))
+      );
+    })
+  );
+}
+
+function servedModel(tree: Tree): ServedModel {
+  return {
     model: tree.get("model") as string,
     weightsDigest: tree.get("weights_digest") as Bytes,
     tokenizerDigest: tree.get("tokenizer_digest") as Bytes,
-    engine: tree.get("engine") as Manifest["engine"],
-    shapes: tree.get("shapes") as string[],
-    platform: tree.get("platform") as string,
-    digest: sha256(data),
+    engine: tree.get("engine") as ServedModel["engine"],
   };
 }

@@ -67,7 +67,7 @@ function sayings(result: AttestationResult): Record<string, string> {
     "The machine": cpu0 ? `measured ${String(cpu0.measurement).slice(0, 16)}…` : "nothing that it says is believed",
     "Its answer to you": freshness(result),
     "The keys you seal to": keyset ? `${String(keyset.digest).slice(0, 16)}…` : "none",
-    "What it runs": manifest ? `${manifest.model}, ${manifest.release}` : "not shown to hold",
+    "What it runs": manifest ? `${manifest.models.map(({ model }) => model).join(", ")}, ${manifest.release}` : "not shown to hold",
   };
 }
 

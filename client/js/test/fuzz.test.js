@@ -49,6 +49,7 @@ const keyset = encode({
 const manifest = encode({
   purpose: "confide.manifest.v1", release: "r", model: "m", weights_digest: digest, tokenizer_digest: digest,
   engine: { a: 1 }, shapes: ["none"], platform: "p",
+  more_models: [{ model: "n", weights_digest: digest, tokenizer_digest: digest, engine: { a: 1 } }],
 });
 const signature = [encode(new Map([[1, -8], [4, digest.slice(0, 8)]])), {}, digest];
 const cose = new Uint8Array([0xd8, 0x62, ...encode([encode(new Map([[3, 61]])), {}, encode(new Map([[6, 1]])), [signature]])]);
