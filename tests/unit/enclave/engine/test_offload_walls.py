@@ -10,6 +10,7 @@ import pytest
 import torch
 from confide_enclave.engine.offload_memory import HostMemory
 from confide_enclave.engine.pages import PAGE_TOKENS
+from confide_protocol.errors import EngineError
 from structlog.testing import capture_logs
 
 from tests.unit.enclave.engine.test_walls import ALICE, BOB, PROMPT, Watched, running, toy
@@ -180,6 +181,29 @@ async def test_closing_leaves_nothing(toy: Path) -> None:
         assert not watched.sealed()
 
 
+async def test_a_lost_device_leaves_no_key(toy: Path) -> None:
+    """When pages can no more be wiped, amid an answer, the engine ends, and what was sealed is nobody's."""
+    async with sealing(toy) as watched:
+        await watched.ask(PROMPT)
+        await watched.flood()
+        assert watched.sealed() == 5
+        keys = [tenant.vault.key for tenant in watched.engine._prefixes._tenants.values()]
+        assert any(keys[0])
+
+        def lost(_: list[int]) -> None:
+            raise RuntimeError
+
+        watched.engine._runner.wipe = lost
+        with capture_logs() as logs:
+            async with asyncio.timeout(5):
+                with pytest.raises(EngineError):
+                    await asyncio.gather(*(watched.ask(PROMPT, BOB, max_tokens=40) for _ in range(3)))
+            await watched.engine.close()
+        assert [entry["event"] for entry in logs] == ["engine_ended"] * 2
+        assert keys == [bytes(32)]
+        assert not watched.sealed()
+
+
 async def test_numbers_that_are_not_finite_are_not_kept(toy: Path) -> None:
     """What a tenant had sealed goes with what it just computed."""
     async with sealing(toy) as watched:
@@ -189,7 +213,7 @@ async def test_numbers_that_are_not_finite_are_not_kept(toy: Path) -> None:
         watched.engine._runner._model.forward = lambda batch, pool: (
             forward(batch, pool) * (torch.nan if broken[0] else 1)
         )
-        with pytest.raises(Exception, match="not finite"):
+        with pytest.raises(EngineError, match="not finite"):
             await watched.ask(PROMPT)
         broken[0] = False
         assert await watched.cost(PROMPT) == (tokens, tokens)
