@@ -27,8 +27,13 @@ from confide_gateway.settings import Appraisal
 Judge = Callable[[bytes, bytes], AttestationResult]
 """Judges evidence as it was served against the nonce that was asked for; raises EvidenceMalformed."""
 
+_UNAVAILABLE = 503
 REFRESH_S = 1.0
 """Requests for a keyset that nobody holds cause at most one appraisal of a node in this time."""
+
+
+class _NotReady(UpstreamError):
+    """It answers, and says that it could not answer a prompt now."""
 
 
 class Node:
@@ -38,6 +43,8 @@ class Node:
         self.name = name
         self.pool = pool
         self.in_flight = 0
+        # As it said last; its evidence is judged all the same.
+        self.ready = True
         self.digest_hex: str | None = None
         self.ehbp_key: bytes | None = None
         self.previous: tuple[str, float] | None = None
@@ -49,8 +56,12 @@ class Node:
         self._until_unix_s = 0.0
 
     @property
-    def routable(self) -> bool:
+    def accepted(self) -> bool:
         return time.time() < self._until_unix_s
+
+    @property
+    def routable(self) -> bool:
+        return self.accepted and self.ready
 
     def holds(self, digest_hex: str) -> bool:
         """Tell whether this node opens what is sealed to the keyset: the current one, or one in its grace."""
@@ -191,10 +202,10 @@ class Directory:
     async def _keep(self, node: Node) -> None:
         while True:
             try:
-                if node.routable and time.monotonic() < node.due:
-                    await self._probe(node)
-                else:
+                if not (node.accepted and time.monotonic() < node.due):
                     await self.appraise(node)
+                if node.accepted:
+                    await self._probe(node)
             except Exception as fault:  # noqa: BLE001 - a fault of ours must not leave a node in the rotation unjudged
                 node.expel()
                 self._log.error("appraisal_broke", node=node.name, error=type(fault).__name__)
@@ -207,11 +218,20 @@ class Directory:
 
     async def _probe(self, node: Node) -> None:
         try:
-            await self._fetch(node, labels.PATH_HEALTH, None, self._settings.health_interval_s)
+            await self._fetch(node, labels.PATH_READY, None, self._settings.health_interval_s)
         except UpstreamBusy:
             return  # full of our own exchanges, which shows that it lives
+        except _NotReady:
+            node.ready = False
+            if self._turned(node, "not_ready"):
+                self._log.warning("node_not_ready", node=node.name)
         except UpstreamError:
             self.suspect(node)
+        else:
+            if not node.ready:
+                node.ready = True
+                self._turned(node, "accepted", node.digest_hex or "")
+                self._log.info("node_ready", node=node.name)
 
     async def _fetch(self, node: Node, path: str, media: str | None, limit_s: float) -> bytes:
         data = bytearray()
@@ -219,6 +239,8 @@ class Directory:
             async with asyncio.timeout(limit_s):
                 response = await node.pool.send(UpstreamRequest("GET", path))
                 try:
+                    if path == labels.PATH_READY and response.status == _UNAVAILABLE:
+                        raise _NotReady
                     if response.status != 200 or media not in (None, response.content_type):
                         raise UpstreamError
                     while not response.ended:

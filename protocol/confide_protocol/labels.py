@@ -18,6 +18,7 @@ PATH_EVIDENCE: Final = "/evidence"
 PATH_KEYS: Final = "/.well-known/ohttp-gateway"
 PATH_OHTTP: Final = "/ohttp/"  # + keyset digest, hex: a routing hint, never a decision
 PATH_HEALTH: Final = "/healthz"
+PATH_READY: Final = "/readyz"
 PATH_EHBP_KEYS: Final = "/.well-known/hpke-keys"  # where EHBP's clients look
 PATH_API: Final = "/v1/"  # what EHBP leaves in clear: the path, and every header field
 

@@ -65,6 +65,7 @@ class AttestedNode:
     served_keyset: Keyset | None = None
     fixed_nonce: bytes | None = None
     evidence_status: int = 200
+    ready_status: int = 200
     raw: bytes | None = None
 
     def bundle(self, nonce: bytes) -> bytes:
@@ -83,6 +84,9 @@ class AttestedNode:
         nonce = bytes.fromhex(parse_qs(urlsplit(call.seen.path).query)["nonce"][0])
         body = self.bundle(nonce) if self.raw is None else self.raw
         await call.answer(body, self.evidence_status, labels.MEDIA_EVIDENCE)
+
+    async def serve_ready(self, call: Call) -> None:
+        await call.answer(b'{"status":"as told"}', self.ready_status, "application/json")
 
     async def serve_keys(self, call: Call) -> None:
         await call.answer(self.keyset.ohttp_keys, 200, labels.MEDIA_KEYS)
@@ -104,5 +108,6 @@ def attested_upstream(node: AttestedNode, behaviour: Behaviour = echo) -> FakeUp
             labels.PATH_EVIDENCE: node.serve_evidence,
             labels.PATH_KEYS: node.serve_keys,
             labels.PATH_HEALTH: healthy,
+            labels.PATH_READY: node.serve_ready,
         },
     )

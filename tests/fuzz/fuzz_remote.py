@@ -14,8 +14,7 @@ from confide_enclave.remote.servers import SERVERS
 from confide_protocol.errors import EngineError, TooLarge
 from confide_protocol.sse import EventSplitter
 
-from tests.unit.enclave.remote import llama_cpp
-from tests.unit.enclave.remote.fake import Server
+from tests.unit.enclave.remote.fake import Server, native_events, native_props
 from tests.unit.enclave.remote.support import tokens
 
 PROMPT, LIMIT, MAX_BYTES = [1, 5, 6], 8, 1 << 16
@@ -67,10 +66,10 @@ def remote_documents(data: bytes) -> None:
 def seeds() -> dict[str, list[bytes]]:
     asked = {"prompt": PROMPT, "max_tokens": LIMIT, "logprobs": 2}
     said = _spelled(Server([10, 11, 12]).events(asked))
-    native = _spelled(llama_cpp.events([10, 11, 12], {"prompt": PROMPT, "n_predict": LIMIT, "n_probs": 2}))
+    native = _spelled(native_events([10, 11, 12], {"prompt": PROMPT, "n_predict": LIMIT, "n_probs": 2}))
     chunked = HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
     models = json.dumps(
-        {"data": [{"id": "toy", "max_model_len": 9}], "version": "1", **llama_cpp.props(9)}
+        {"data": [{"id": "toy", "max_model_len": 9}], "version": "1", **native_props(9, "1")}
     ).encode()
     return {"remote_answer": [said, native], "remote_http": [chunked, HEAD], "remote_documents": [models]}
 

@@ -99,6 +99,32 @@ async def test_a_node_that_turns_bad_leaves_the_rotation(tmp_path: Path) -> None
         assert (await post(gateway.port, node.path, b"x")).status == 200
 
 
+async def test_a_node_whose_engine_is_loading_is_not_routed_to(tmp_path: Path) -> None:
+    """Its evidence passes all the while; another that is there gets the requests, and it comes back by itself."""
+    node, other = AttestedNode(), AttestedNode()
+    other.keyset = node.keyset  # so that only being there tells them apart
+    async with over(tmp_path, node, other) as (gateway, (upstream, second)):
+        await until(lambda: len([each for each in gateway.events if each["event"] == "node_accepted"]) == 2)
+        for each, routed in ((node, second), (other, upstream)):
+            each.ready_status = 503
+            await until(lambda: gateway.events[-1]["event"] == "node_not_ready")
+            before = len(routed.sealed())
+            for _ in range(4):
+                assert (await post(gateway.port, node.path, b"x")).status == 200
+            assert len(routed.sealed()) == before + 4
+            each.ready_status = 200
+            await until(lambda: gateway.events[-1]["event"] == "node_ready")
+        node.ready_status = other.ready_status = 503
+        await until(lambda: [each["event"] for each in gateway.events][-2:] == ["node_not_ready"] * 2)
+        assert (await post(gateway.port, node.path, b"x")).status == 503
+        assert (await ask(gateway.port, "GET", "/readyz", key=None)).status == 503
+        await asyncio.sleep(0.5)  # judged again meanwhile, which does not bring it back
+        assert (await post(gateway.port, node.path, b"x")).status == 503
+        node.ready_status = 200
+        await gateway.ready()
+        assert (await post(gateway.port, node.path, b"x")).status == 200
+
+
 async def test_a_rotated_keyset_is_found_and_the_previous_one_still_routes(tmp_path: Path) -> None:
     """A keyset that nobody is known to hold makes the gateway ask at once; both ways lead to the node."""
     node = AttestedNode()

@@ -60,7 +60,7 @@ class Answer:
         if self._text.stopped:
             return self._delta(text, logprobs, "stop")
         if chunk.finish_reason is None:
-            if self._ended or chunk.usage is not None:
+            if chunk.usage is not None:
                 raise EngineMalformed
             return self._delta(text, logprobs) if chunk.ids else None
         reason = _finish(chunk.finish_reason)
@@ -84,6 +84,8 @@ class Answer:
             raise EngineMalformed
         if self._sampling.logprobs is not None:
             raise EngineRefused  # nobody says what these were
+        if any(token >= self._tokens.size for token in chunk.ids):
+            raise EngineMalformed
         spelled, last = chunk.text, b"".join(map(self._tokens.token_bytes, chunk.ids))
         if not chunk.finish_reason and (not spelled.endswith(last) or len(spelled) - len(last) < unseen):
             raise EngineMalformed

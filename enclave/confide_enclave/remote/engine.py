@@ -86,6 +86,10 @@ class RemoteEngine(Engine):
     def card(self) -> ModelCard:
         return self._card
 
+    @property
+    def ready(self) -> bool:
+        return self._supervisor.state == "ready"
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Yield what each event of the server makes certain. Closing closes the connection, which ends it there."""
         self._demand_ready()

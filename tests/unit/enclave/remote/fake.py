@@ -1,4 +1,4 @@
-"""A small server that speaks vLLM's completions over a real socket, and every fault that one could have.
+"""A small server that speaks as vLLM, SGLang or llama.cpp over a real socket, with every fault one could have.
 
 Also a program of its own, with the arguments that the enclave gives; it needs nothing but Python.
 """
@@ -9,7 +9,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +21,17 @@ END_ID = 2
 
 @dataclass
 class Server:
-    """`ids` are what it answers, an end token after them; `spoil` changes each event, or drops it (None)."""
+    """`ids` are what it answers, an end token after them; `spoil` changes each event, or drops it (None).
+
+    `kind` is the server that it speaks as; `grammars`: it follows llguidance's; `caches`: prompts, for everybody;
+    `spell` are its tokens' bytes.
+    """
 
     ids: list[int]
+    kind: str = "vllm"
+    grammars: bool = True
+    caches: bool = False
+    spell: dict[int, bytes] = field(default_factory=dict)
     model: str = "toy"
     version: str = VERSION
     max_model_len: int = 4096
@@ -76,19 +85,27 @@ class Server:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        documents = {
-            "/version": {"version": self.version},
-            "/v1/models": {"data": [{"id": self.model, "max_model_len": self.max_model_len, "extra": 1}]},
-        }
+        models = {"data": [{"id": self.model, "max_model_len": self.max_model_len, "extra": 1}]}
+        documents: dict[str, Any] = {
+            "vllm": {"/version": {"version": self.version}},
+            "sglang": {"/server_info": {"version": self.version, "disable_radix_cache": not self.caches}},
+            "llama.cpp": {"/props": native_props(self.max_model_len, self.version)},
+        }[self.kind]
+        asks = "/completion" if self.kind == "llama.cpp" else "/v1/completions"
+        documents["/v1/models"] = models
         if path == "/health":
             await self._plain(writer, self.health, b"")
-        elif path.startswith("/v1") and self.api_key and fields.get("authorization") != f"bearer {self.api_key}":
+        elif path != "/version" and self.api_key and fields.get("authorization") != f"bearer {self.api_key}":
             await self._plain(writer, 401, b'{"error":"no"}')
         elif path in documents:
             await self._plain(writer, 200, json.dumps(documents[path]).encode())
-        elif path == "/v1/completions":
-            self.bodies.append(json.loads(body))
-            await self._complete(self.bodies[-1], reader, writer)
+        elif path == asks:
+            asked = json.loads(body)
+            if not self.grammars and "grammar" in asked:
+                await self._plain(writer, 400, b'{"error":{"message":"failed to parse grammar"}}')
+                return
+            self.bodies.append(asked)
+            await self._complete(asked, reader, writer)
         else:
             await self._plain(writer, 404, b"")
 
@@ -118,13 +135,16 @@ class Server:
                 writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 await writer.drain()
                 await asyncio.sleep(self.drip_s)
-        last = b"data: [DONE]\n\n"
-        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))
+        last = b"" if self.kind == "llama.cpp" else b"data: [DONE]\n\n"
+        writer.write((b"%x\r\n%b\r\n" % (len(last), last) if last else b"") + b"0\r\n\r\n")
         await writer.drain()
         await reader.read()
 
     def events(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         """Return an answer's events, one token each, and the counts."""
+        if self.kind == "llama.cpp":
+            drawn = [self._only] if "grammar" in asked and asked["n_predict"] == 1 else self.ids
+            return native_events(drawn, asked, self.spell, self.model)
         ids = [*self.ids, END_ID][: asked["max_tokens"]]
         events: list[dict[str, Any]] = []
         for number, token in enumerate(ids):
@@ -141,6 +161,50 @@ class Server:
         usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": len(ids), "total_tokens": 0}
         return [*events, {"id": "x", "model": self.model, "choices": [], "usage": usage}]
 
+    @property
+    def _only(self) -> int:
+        """Return the token that spells "a", which the enclave's question at the start allows alone."""
+        return next(token for token, data in self.spell.items() if data == b"a")
+
+
+def native_props(context: int, version: str) -> dict[str, Any]:
+    return {
+        "build_info": version,
+        "total_slots": 1,
+        "default_generation_settings": {"n_ctx": context, "params": {}},
+    }
+
+
+def native_events(
+    ids: Sequence[int], asked: Mapping[str, Any], spell: Mapping[int, bytes] | None = None, model: str = "toy"
+) -> list[dict[str, Any]]:
+    """Return an answer's events: a token each, but for tokens that leave a character incomplete, and the counts.
+
+    `spell` are the tokens' bytes; those that are not in it spell "x".
+    """
+    drawn = [*ids, END_ID][: asked["n_predict"]]
+    counts = {"tokens_evaluated": len(asked["prompt"]), "tokens_predicted": 0}
+    said, held = [], b""
+    for number, token in enumerate(drawn):
+        held += b"" if token == END_ID else (spell or {}).get(token, b"x")
+        try:
+            content = held.decode()
+        except UnicodeDecodeError:
+            continue
+        held = b""
+        event = {"index": 0, "content": content, "tokens": [token], "stop": False, "id_slot": 0, **counts}
+        event["tokens_predicted"] = number + 1
+        if asked.get("n_probs"):
+            top = [{"id": each, "logprob": value, "token": "canary", "bytes": []} for each, value in
+                   ((3, -0.25), (token, -0.5), (4, -2.0))]  # fmt: skip
+            event["completion_probabilities"] = [
+                {"id": token, "logprob": -0.5, "token": "canary", "bytes": [], "top_logprobs": top}
+            ]
+        said.append(event)
+    kind = "eos" if drawn[-1] == END_ID else "limit"
+    last = {"index": 0, "content": "", "tokens": [], "stop": True, "model": model, "prompt": "canary", **counts}
+    return [*said, last | {"tokens_predicted": len(drawn), "stop_type": kind, "truncated": False}]
+
 
 def begin() -> None:
     """Count a life, and write down what it got."""
@@ -155,6 +219,8 @@ def begin() -> None:
         if left <= 0:
             print("no more", flush=True)
             sys.exit(7)
+    while os.path.exists(environment.get("FAKE_HOLD", "")):
+        time.sleep(0.02)
     if "FAKE_NOTES" in environment:
         with open(environment["FAKE_NOTES"], "w") as file:
             json.dump({"argv": sys.argv[1:], "environment": {**environment}, "pid": os.getpid()}, file)
@@ -170,10 +236,10 @@ async def main() -> None:
     await asyncio.sleep(float(environment.get("FAKE_LOAD_S", "0")))
     server = Server(
         [int(token) for token in environment.get("FAKE_IDS", "10,11").split(",")],
-        known.served_model_name,
-        environment.get("FAKE_VERSION", VERSION),
-        int(known.max_model_len),
-        environment["VLLM_API_KEY"],
+        model=known.served_model_name,
+        version=environment.get("FAKE_VERSION", VERSION),
+        max_model_len=int(known.max_model_len),
+        api_key=environment["VLLM_API_KEY"],
         step_s=float(environment.get("FAKE_STEP_S", "0")),
     )
     async with server.at(known.uds):

@@ -19,6 +19,7 @@ from confide_enclave.remote.settings import RemoteSettings
 from confide_protocol.errors import EngineError
 
 from tests.fakes import checkpoint
+from tests.fakes import gguf as fake_gguf
 from tests.unit.enclave.remote import fake
 
 SALT = b"\7" * 32
@@ -32,13 +33,30 @@ def model() -> Path:
 
 
 @cache
+def gguf() -> Path:
+    """The same toy in one file."""
+    file = Path(mkdtemp(prefix="confide-toy-")) / "toy.gguf"
+    file.write_bytes(fake_gguf.toy_llama())
+    return file
+
+
+def model_of(kind: str) -> Path:
+    """Return the toy as this kind of server reads it."""
+    return gguf() if kind == "llama.cpp" else model()
+
+
+@cache
 def tokens() -> Tokens:
     return Tokens(read_vocabulary(model()))
 
 
 def spell(text: str) -> list[int]:
     """Return ids whose bytes are the text's, one each."""
-    return [next(i for i in range(tokens().size) if tokens().token_bytes(i) == char.encode()) for char in text]
+    return spell_bytes(text.encode())
+
+
+def spell_bytes(data: bytes) -> list[int]:
+    return [next(i for i in range(tokens().size) if tokens().token_bytes(i) == bytes([byte])) for byte in data]
 
 
 def settings(**changes: Any) -> RemoteSettings:
@@ -69,13 +87,13 @@ def _programs() -> Path:
 @asynccontextmanager
 async def connected(server: fake.Server, path: str | None = None, **changes: Any) -> AsyncIterator[RemoteEngine]:
     """Give an engine over this server, ready."""
-    async with server.at(path) as url, opened(settings(url=url, **changes)) as engine:
+    async with server.at(path) as url, opened(settings(url=url, server=server.kind, **changes)) as engine:
         yield engine
 
 
 @asynccontextmanager
 async def opened(chosen: RemoteSettings) -> AsyncIterator[RemoteEngine]:
-    engine = await asyncio.to_thread(RemoteEngine.load, model(), "toy", chosen, "enclave.toml")
+    engine = await asyncio.to_thread(RemoteEngine.load, model_of(chosen.server), "toy", chosen, "enclave.toml")
     try:
         yield engine
     finally:

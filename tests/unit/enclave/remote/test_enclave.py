@@ -19,9 +19,9 @@ from confide.audit import audit_file
 from confide.cli import main
 from confide.playground import ENCLAVE, playground
 
+from tests.servers.stack import RemoteStack, children, running
 from tests.unit.enclave.remote.fake import VERSION
 from tests.unit.enclave.remote.support import model, program, spell
-from tests.servers.stack import RemoteStack, children, running
 
 SETTINGS = """
 [model]
@@ -40,6 +40,7 @@ ASKED = {"model": "toy", "messages": [{"role": "user", "content": "canary?"}]}
 def written(folder: Path, *, version: str = VERSION, load_s: str = "0.2") -> str:
     ids = ",".join(map(str, spell("It is Paris.")))
     fake = {"FAKE_IDS": ids, "FAKE_LOAD_S": load_s, "FAKE_STEP_S": "0.03", "FAKE_NOTES": str(folder / "notes")}
+    fake["FAKE_HOLD"] = str(folder / "hold")
     return SETTINGS.format(weights=model(), version=version, program=program(fake))
 
 
@@ -151,7 +152,24 @@ def test_it_needs_no_torch() -> None:
     assert done.stdout.split() == ["RemoteEngine", "False"]
 
 
-def test_health_does_not_wait_for_the_engine(stack: RemoteStack) -> None:
-    """Whether the enclave lives is one question, whether its engine is loading another."""
+def test_readiness_waits_for_the_engine_and_health_does_not(stack: RemoteStack) -> None:
+    """Killed, the enclave lives and is not ready, nor is the gateway, whose only node it is; then both are."""
     with httpx2.Client(trust_env=False) as http:
-        assert http.get(stack.enclave_url + "/healthz").status_code == 200
+
+        def states() -> tuple[int, int, int]:
+            places = (stack.enclave_url + "/healthz", stack.enclave_url + "/readyz", stack.url + "/readyz")
+            healthy, ready, routed = (http.get(place).status_code for place in places)
+            return healthy, ready, routed
+
+        def wait_for(wanted: tuple[int, int, int]) -> None:
+            end_s = time.monotonic() + 20
+            while (now := states()) != wanted:
+                assert time.monotonic() < end_s, now
+                time.sleep(0.05)
+
+        wait_for((200, 200, 200))
+        (stack.ground.folder / "hold").touch()
+        os.kill(stack.server_pid, signal.SIGKILL)
+        wait_for((200, 503, 503))
+        (stack.ground.folder / "hold").unlink()
+        wait_for((200, 200, 200))
