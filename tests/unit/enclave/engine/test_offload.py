@@ -79,6 +79,29 @@ def test_a_longer_prompt_grows_page_by_page() -> None:
     assert room.read(ALICE, IDS[: 2 * PAGE_TOKENS] + [9] * 40) == 2
 
 
+def test_one_id_is_left_over() -> None:
+    """What follows from the last id is wanted, so its page is computed."""
+    room = Room(held=5)
+    room.read(ALICE)
+    room.cache.evict(100)
+    assert room.read(ALICE, IDS[: 4 * PAGE_TOKENS]) == 3
+    assert room.read(ALICE, IDS[: 4 * PAGE_TOKENS + 1]) == 4
+
+
+def test_what_is_about_to_be_opened_is_not_displaced() -> None:
+    """While room is made for a prompt, what goes is older than what this prompt wants, if it was sealed before."""
+    room = Room(held=3, tenant_slots=6)
+    for ids in (IDS[:49], [7] * 49, [8] * 33):
+        room.read(ALICE, ids)
+        if ids[0] != 8:
+            room.cache.evict(100)
+    chain = room.cache.open(ALICE, lasting=True)
+    assert room.cache.match(chain, IDS[:49]) == []
+    room.cache.evict(2)
+    room.cache.restore(chain, room.pages.take(4))
+    assert len(chain.keys) == 3
+
+
 def test_a_tenants_bound() -> None:
     """A tenant over its bound loses what it used longest ago, a prompt's end first; nobody else does."""
     room = Room(held=5, tenant_slots=5)
@@ -105,7 +128,7 @@ def test_all_tenants_bound() -> None:
     assert [len(room.vault(salt).boxes) for salt in (ALICE, BOB, CAROL)] == [0, 3, 5]
     room.read(ALICE)
     room.read(CAROL)
-    room.cache.evict(100)  # Alice was there before Carol: Bob's go for hers, Carol's do not
+    room.cache.evict(5)  # Alice was there before Carol: Bob's go for hers, Carol's do not
     assert [len(room.vault(salt).boxes) for salt in (ALICE, BOB, CAROL)] == [3, 0, 5]
 
 
