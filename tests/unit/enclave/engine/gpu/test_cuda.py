@@ -1,11 +1,14 @@
 """The choice of a GPU, and what it is asked to hold: counted, and refused in words of ours."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card
 from confide_enclave.engine.config import DecoderConfig
 from confide_enclave.engine.cuda import choose_gpu, left_over
 from confide_enclave.engine.gpu import Need, count_need, demand
+from confide_enclave.settings import load_settings
 from confide_protocol.errors import ConfigError
 from pydantic import ValidationError
 
@@ -164,3 +167,22 @@ def test_the_manifest_names_the_kind_of_device() -> None:
     assert [card.engine["device"] for card in cards] == ["cuda", "cuda", "cpu"]
     assert cards[0].engine == cards[1].engine
     assert choose_dtype(EngineLimits(device="cuda", mode="fast")) == "bfloat16"
+
+
+@pytest.mark.parametrize("platform", ["sev-snp", "simulated-sev-snp"])
+def test_prompts_go_to_no_gpu_that_is_not_attested(tmp_path: Path, platform: str) -> None:
+    """Neither that of the first model nor that of another; simulated hardware is no exception."""
+    simulated = platform.startswith("simulated")
+    head = f'gateway_secret_file = "g"\nplatform = "{platform}"\n' + 'device_socket = "d"\n' * simulated
+    room = "[limits]\nmax_concurrent = 4096\n"
+    file = tmp_path / "enclave.toml"
+    for field, tables in (
+        ("engine.device", '[engine]\ndevice = "cuda"\n'),
+        ("more_models.0.engine.device", '[[more_models]]\nname = "b"\n[more_models.engine]\ndevice = "cuda:1"\n'),
+    ):
+        file.write_text(head + room + tables)
+        with pytest.raises(ConfigError, match=rf"{field}: is a GPU, .* set gpus = true"):
+            load_settings(file)
+        roots = "".join(f'nvidia_{name}_root_spki_sha256 = "{"0" * 64}"\n' for name in ("device", "rim"))
+        file.write_text(head + "gpus = true\n" + room + tables + f"[simulated]\n{roots}" * simulated)
+        assert any(model.engine.is_on_gpu for model in load_settings(file).models)
