@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from confide_enclave.api.constraints import is_tool_name
-from confide_enclave.api.reading import Body, Closed, invalid
+from confide_enclave.api.reading import Body, Closed, invalid, not_text
 from confide_enclave.engine import ChatMessage, ToolCall
 from confide_enclave.errors import Refusal
 
@@ -50,7 +50,7 @@ def text_of(content: object) -> object:
     texts = []
     for part in content:
         if not isinstance(part, dict) or set(part) != {"type", "text"} or part["type"] != "text":
-            raise ValueError("only text parts are supported")
+            raise not_text(part)
         if not isinstance(part["text"], str):
             raise ValueError("a text part holds no text")  # noqa: TRY004 - pydantic reports ValueError
         texts.append(part["text"])

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from confide_enclave.errors import Refusal
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# The parts of a message that OpenAI's APIs know beside text. Those that could hold a URL would have to be fetched.
+_MEDIA: Final = frozenset(
+    {"image_url", "input_audio", "file", "video_url", "input_image", "input_file", "audio_url", "image"}
+)
+_UNSUPPORTED_PART: Final = "unsupported_part"
 
 
 class Closed(BaseModel):
@@ -42,7 +48,8 @@ def parse_parameters(body: bytes, model: type[B]) -> B:
     try:
         parameters = model.model_validate(tree)
     except ValidationError as fault:
-        first = fault.errors(include_input=False, include_url=False, include_context=False)[0]
+        faults = fault.errors(include_input=False, include_url=False, include_context=False)
+        first = next((each for each in faults if each["type"] == _UNSUPPORTED_PART), faults[0])
         _refuse_field(first["loc"], first["type"], first["msg"])
     except RecursionError:
         raise _too_deep() from None
@@ -57,6 +64,18 @@ def unsupported(name: str, why: str = "") -> Refusal:
 
 def invalid(name: str, why: str) -> Refusal:
     return Refusal(400, f"Invalid value for '{name}': {why}.", param=name, code="invalid_value")
+
+
+def not_text(part: object) -> PydanticCustomError:
+    """Return the error for a part of a message that is no text; only a known type is repeated."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in _MEDIA:
+        return PydanticCustomError("value_error", "only text parts are supported")
+    return PydanticCustomError(
+        _UNSUPPORTED_PART,
+        "parts of the type '{kind}' are not supported: the models here take text alone, and nothing is fetched",
+        {"kind": kind},
+    )
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
@@ -111,4 +130,6 @@ def _refuse_field(location: tuple[int | str, ...], kind: str, message: str) -> N
     place = name + "".join(f"[{part}]" for part in location[1:] if isinstance(part, int))
     if kind == "extra_forbidden":
         raise Refusal(400, f"Unsupported parameter in '{place}'.", param=place, code="unsupported_parameter")
+    if kind == _UNSUPPORTED_PART:
+        raise Refusal(400, f"Unsupported content in '{place}': {message}.", param=place, code="unsupported_value")
     raise invalid(place, message.rstrip("."))

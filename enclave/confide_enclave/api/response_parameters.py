@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from confide_enclave.api.parameters import MAX_MESSAGES, MAX_TOOLS, MAX_TOP_LOGPROBS, Tokens
-from confide_enclave.api.reading import Body, Closed, invalid
+from confide_enclave.api.reading import Body, Closed, invalid, not_text
 from confide_enclave.engine import ChatMessage, Role, Sampling, ToolCall
 
 _STATELESS: Final = "nothing is stored here; send the whole conversation in 'input'"
@@ -44,7 +44,7 @@ def _text_of(content: object) -> object:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _PARTS:
-            raise ValueError("only text parts are supported")
+            raise not_text(part)
         if not isinstance(part.get("text"), str) or any(
             part.get(k) for k in part.keys() - {"type", "text", "logprobs"}
         ):

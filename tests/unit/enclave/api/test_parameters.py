@@ -128,7 +128,14 @@ def test_harmless_and_supported_parameters_pass(changes):
         ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "invalid_value"),
         ({"messages": [*MESSAGES, {**MESSAGES[0], "cache_control": {}}]}, "messages[1]", "unsupported_parameter"),
         ({"messages": [{**MESSAGES[0], "name": "x" * 65}]}, "messages[0]", "invalid_value"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]", "unsupported_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "messages[0]",
+            "unsupported_value",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "x" * 99}]}]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"role": "user", "content": [{"type": []}]}]}, "messages[0]", "invalid_value"),
         ({"model": 5}, "model", "invalid_value"),
     ],
 )
@@ -136,6 +143,16 @@ def test_what_is_not_done_is_refused_by_name(changes, param, code):
     """Never silently ignored; the parameter is named, its value is not."""
     fault = refusal(changes)
     assert (fault.param, fault.name) == (param, code)
+
+
+def test_an_image_is_refused_in_words():
+    """Which part is not taken, and why; nothing of what it holds."""
+    image = {"type": "image_url", "image_url": {"url": "https://secret.test/x.png"}}
+    fault = refusal({"messages": [*MESSAGES, {"role": "user", "content": [{"type": "text", "text": "a"}, image]}]})
+    assert str(fault) == (
+        "Unsupported content in 'messages[1]': parts of the type 'image_url' are not supported: the models here "
+        "take text alone, and nothing is fetched."
+    )
 
 
 def test_missing_parameters_are_named():

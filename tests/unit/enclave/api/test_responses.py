@@ -173,7 +173,7 @@ async def test_a_conversation_is_given_as_a_whole() -> None:
         ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}]}, "input", None),
         ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "e"}]}, "input", None),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input", None),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "invalid_value"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "unsupported_value"),
         ({"tools": [{"type": "web_search"}]}, "tools", None),
         ({"include": ["file_search_call.results"]}, "include[0]", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
