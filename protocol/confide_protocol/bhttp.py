@@ -4,6 +4,7 @@ Stricter than the RFC where it lets us choose: padding is checked, pseudo-fields
 values are refused. Informational responses are read and dropped.
 """
 
+import inspect
 import re
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ class Decoder:
         return self._resume()
 
     def _resume(self) -> list[Event]:
-        if self._message.gi_frame is None:
+        if inspect.getgeneratorstate(self._message) == inspect.GEN_CLOSED:
             raise LocalStateError("the message has ended or failed")
         next(self._message, None)
         events, self._events = self._events, []

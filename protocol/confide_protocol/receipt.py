@@ -229,7 +229,7 @@ def key_id(public_key: bytes) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _public_keys(ed25519: bytes, ml_dsa_65: bytes) -> tuple[Ed25519PublicKey, MLDSA65PublicKey]:
+def _public_keys(ed25519: bytes, ml_dsa_65: bytes) -> tuple[Ed25519PublicKey | MLDSA65PublicKey, ...]:
     return Ed25519PublicKey.from_public_bytes(ed25519), MLDSA65PublicKey.from_public_bytes(ml_dsa_65)
 
 
