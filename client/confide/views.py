@@ -50,6 +50,11 @@ class Attestation:
         return self.result.keyset.manifest.model if self.result.keyset else None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The names by which requests may ask for one."""
+        return tuple(each.model for each in self.result.keyset.manifest.models) if self.result.keyset else ()
+
+    @property
     def platform(self) -> str | None:
         return self.result.keyset.manifest.platform if self.result.keyset else None
 
@@ -79,6 +84,7 @@ class Attestation:
             "judged_at": self.result.judged_at_unix_s,
             "valid_until": self.valid_until_unix_s,
             "model": self.model,
+            "models": list(self.models),
             "platform": self.platform,
             "release": keyset.manifest.release if keyset else None,
             "keyset_sha256": _hex(keyset.keyset.digest) if keyset else None,

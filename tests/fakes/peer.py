@@ -15,6 +15,7 @@ from confide_attestation.evidence import encode_bundle
 from confide_attestation.policy import AppraisalPolicy
 from confide_protocol import bhttp, hpke, labels
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs
+from confide_protocol.keyset import ServedModel
 from confide_protocol.ohttp import RequestOpener
 from confide_protocol.receipt import ReceiptClaims, sign_receipt
 from confide_protocol.shape import ResponseShaper, shape_named
@@ -54,6 +55,7 @@ class Peer:
     ed25519: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate, repr=False)
     ml_dsa_65: MLDSA65PrivateKey = field(default_factory=MLDSA65PrivateKey.generate, repr=False)
     key_id: int = 1
+    more_models: tuple[ServedModel, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     enc_digest: bytes = b""
@@ -67,6 +69,7 @@ class Peer:
             "receipt_ed25519": self.ed25519.public_key().public_bytes_raw(),
             "receipt_ml_dsa_65": self.ml_dsa_65.public_key().public_bytes_raw(),
         }
+        scene.manifest = {"more_models": self.more_models}
         scene.statement["not_after_unix_s"] = NOW + 3000
         self.scene = scene
         evidence, endorsements, self.policy = scene.build()

@@ -129,6 +129,20 @@ def test_a_model_is_exchanged_under_running_clients(own: Stack) -> None:
     assert "manifest" in {check.id for check in refused.value.result.failed}
 
 
+def test_the_command_line_asks_for_a_model_by_name(own: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`confide chat --model`; without it, the first of the manifest."""
+    monkeypatch.setenv("CONFIDE_API_KEY", own.ground.api_key)
+    common = ["--url", own.url, "--policy", str(own.ground.policy_file), "--allow-simulated", "--max-tokens", "4"]
+    (further,) = own.relay().ready().manifest.more_models
+    for options, model in (([], FIRST), (["--model", further.model], further.model)):
+        result = CliRunner().invoke(main, ["chat", "hello", *common, *options])
+        assert result.exit_code == 0, result.output
+        assert model in result.stderr
+    result = CliRunner().invoke(main, ["chat", "hello", *common, "--model", "none"])
+    assert result.exit_code != 0
+    assert f"this enclave serves '{FIRST}', '{further.model}'" in result.output
+
+
 def test_an_answer_of_the_second_model_is_run_again(own: Stack, tmp_path: Path) -> None:
     """The auditor finds it in the manifest by the receipt's name; the weights of another are refused."""
     count = len(ended(own))

@@ -22,6 +22,7 @@ from confide.relay import Relay
 @options.policy
 @options.allow_simulated
 @options.api_key_file
+@click.option("--model", help="Which of the enclave's models.  [default: the first of its manifest]")
 @click.option("--system", help="Instructions that stand before the conversation.")
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer.")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy.")
@@ -36,6 +37,7 @@ def chat(
     policy_file: Path,
     allow_simulated: bool,
     api_key_file: Path | None,
+    model: str | None,
     system: str | None,
     max_tokens: int,
     temperature: float,
@@ -53,7 +55,7 @@ def chat(
     for question in [prompt] if prompt else _questions():
         said.append({"role": "user", "content": question})
         parts = []
-        for text in stream_chat(relay, said, max_tokens=max_tokens, temperature=temperature):
+        for text in stream_chat(relay, said, max_tokens=max_tokens, temperature=temperature, model=model):
             parts.append(text)
             click.echo(text, nl=False)
         click.echo()

@@ -23,14 +23,17 @@ class AnswerRefused(EngineError):
     reason = "the enclave refused the request"
 
 
-def stream_chat(relay: Relay, messages: Sequence[Message], *, max_tokens: int, temperature: float) -> Iterator[str]:
+def stream_chat(
+    relay: Relay, messages: Sequence[Message], *, max_tokens: int, temperature: float, model: str | None = None
+) -> Iterator[str]:
     """Yield the answer's text as it comes; the iterator ends only after the receipt was verified.
 
+    `model` None: the first of the enclave's manifest.
     Raises: ConfideError.
     """
-    model = relay.ready().manifest.model
+    manifest = relay.ready().manifest
     body = {
-        "model": model,
+        "model": manifest.model if model is None else model,
         "messages": list(messages),
         "max_tokens": max_tokens,
         "temperature": temperature,

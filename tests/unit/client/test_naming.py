@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 from confide.naming import expected_model
+from confide_protocol.errors import ReceiptInvalid
 from confide_protocol.keyset import Manifest, ServedModel
 from confide_protocol.receipt import ReceiptClaims
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.node import MANIFEST
+from tests.fakes.peer import Peer, differing
 from tests.fakes.receipts import CLAIMS
 
 SECOND = ServedModel("second", bytes(32), bytes(32), {"mode": "exact"})
@@ -41,6 +43,24 @@ def test_what_names_no_model_of_the_manifest_is_the_firsts(body: bytes) -> None:
 def test_a_refusal_is_the_firsts() -> None:
     """No model answered."""
     assert named(b'{"model": "second"}', outcome="refused") == MANIFEST.model
+
+
+@pytest.mark.parametrize("asked", ["second", "test"])
+def test_an_answer_of_another_model_is_refused(asked: str) -> None:
+    """The enclave signs which one answered; a receipt that names the other is of no answer to this request."""
+    peer = Peer(more_models=(SECOND,))
+    for signed in ("second", "test"):
+        exchange = peer.exchange(json.dumps({"model": asked, "stream": True}).encode())
+        chunks = peer.stream(exchange, "a", claims=differing(model=signed))
+        for chunk in chunks:
+            exchange.push(chunk)
+        if signed == asked:
+            exchange.finish()
+            assert exchange.receipt is not None
+            assert exchange.receipt.claims.model == asked
+        else:
+            with pytest.raises(ReceiptInvalid, match="model differs"):
+                exchange.finish()
 
 
 @given(st.text())

@@ -20,6 +20,7 @@ def test_an_attestation_is_shown_whole() -> None:
     assert tree["simulated"] is shown.simulated is True
     assert tree["valid_until"] == shown.valid_until_unix_s > NOW
     assert tree["model"] == shown.model
+    assert tree["models"] == [shown.model] == list(shown.models)
     assert sum(len(each["checks"]) for each in tree["sections"]) == len(shown.checks)
     assert all(each["passed"] for each in tree["sections"])
     assert tree["not_shown"]
@@ -42,6 +43,7 @@ def test_a_refusal_is_shown_too() -> None:
     )
     assert any(not each["passed"] for each in tree["sections"])
     assert shown.failed
+    assert tree["models"] == []
 
 
 def test_a_receipt_is_shown_without_words() -> None:
