@@ -274,7 +274,8 @@ class Session:
         if isinstance(error, (Refusal, EngineError, ProtocolError)):
             return error
         if isinstance(error, TimeoutError) and self.deadlines.stopping:
-            return Refusal(503, "The enclave is shutting down.", code="shutting_down", kind="server_error")
+            message = "The enclave is shutting down, or exchanging its models."
+            return Refusal(503, message, code="shutting_down", kind="server_error")
         if isinstance(error, TimeoutError):
             return Refusal(504, "The answer took too long.", code="timeout", kind="server_error")
         self.report(error)
