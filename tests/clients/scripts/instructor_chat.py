@@ -1,7 +1,5 @@
 """instructor: an object out of an answer."""
 
-import importlib.metadata
-
 import httpx2
 import instructor
 import openai
@@ -21,4 +19,3 @@ for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
         model=MODEL, response_model=Place, messages=messages, temperature=0, max_tokens=48, max_retries=0
     )
     assert found.city
-print(importlib.metadata.version("instructor"))

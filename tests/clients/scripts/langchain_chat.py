@@ -1,7 +1,6 @@
 """LangChain: invoke, stream, batch, async, tools, structured output, embeddings."""
 
 import asyncio
-import importlib.metadata
 
 import httpx2
 from langchain_core.tools import tool
@@ -40,4 +39,3 @@ embeddings = OpenAIEmbeddings(
     model="all-minilm-l6-v2", base_url=BASE_URL, api_key=KEY, check_embedding_ctx_length=False, **own
 )
 assert len(embeddings.embed_query("a")) == 384
-print(importlib.metadata.version("langchain-openai"))

@@ -1,7 +1,5 @@
 """litellm: completion, stream, tools."""
 
-import importlib.metadata
-
 import httpx
 import litellm
 from way import BASE_URL, DIRECT, KEY, MODEL, QUESTION, transport
@@ -19,4 +17,3 @@ schema = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 tool = {"type": "function", "function": {"name": "place", "parameters": schema}}
 called = litellm.completion(**asked, tools=[tool], tool_choice="required")
 assert called.choices[0].message.tool_calls[0].function.name == "place"
-print(importlib.metadata.version("litellm"))

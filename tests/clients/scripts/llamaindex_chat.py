@@ -1,7 +1,6 @@
 """LlamaIndex: complete, chat, stream, async."""
 
 import asyncio
-import importlib.metadata
 
 import httpx
 from llama_index.core.llms import ChatMessage
@@ -28,4 +27,3 @@ assert "Paris" in plain
 assert "".join(part.delta or "" for part in llm.stream_chat(asked)) == plain
 assert "Paris" in llm.complete(QUESTION).text
 assert asyncio.run(llm.achat(asked)).message.content == plain
-print(importlib.metadata.version("llama-index-llms-openai-like"))

@@ -14,4 +14,3 @@ Y
 "$BIN/llm" -m sealed --no-log -o temperature 0 -o max_tokens 24 "What is the capital of France?" | grep Paris
 "$BIN/llm" -m sealed --no-log --no-stream -o temperature 0 -o max_tokens 24 "What is the capital of France?" | grep -q Paris
 "$BIN/llm" -m sealed --no-log -o max_tokens 48 --schema '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}' "What is the capital of France?" | grep -q city
-"$BIN/llm" --version

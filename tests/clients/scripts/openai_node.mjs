@@ -1,10 +1,9 @@
-// openai's own SDK for Node, unmodified, through the proxy: chat, stream, tools, Responses, embeddings, errors.
-import { createRequire } from "node:module";
+// openai's own SDK for Node, unmodified: chat, stream, tools, Responses, embeddings, errors.
 import assert from "node:assert";
-const OpenAI = createRequire(process.env.NPM + "/")("openai").default;
-const client = new OpenAI({ baseURL: process.env.PROXY_URL + "/v1", apiKey: process.env.PROXY_KEY, maxRetries: 0 });
-const model = "smollm2-135m-instruct";
-const messages = [{ role: "user", content: "What is the capital of France? Answer in one sentence." }];
+import { load, model, place, question } from "./way.mjs";
+const { OpenAI } = await load("openai");
+const client = new OpenAI(place);
+const messages = [{ role: "user", content: question }];
 const asked = { model, messages, temperature: 0, max_tokens: 16 };
 const plain = (await client.chat.completions.create(asked)).choices[0].message.content;
 assert(plain.includes("Paris"));
@@ -20,4 +19,3 @@ assert(answer.output_text.includes("Paris"));
 const embedded = await client.embeddings.create({ model: "all-minilm-l6-v2", input: "a" });
 assert.equal(embedded.data[0].embedding.length, 384);
 await assert.rejects(client.chat.completions.create({ ...asked, model: "none" }), (e) => e.status === 404 && e.code === "model_not_found");
-console.log("openai for Node");

@@ -55,4 +55,3 @@ async def main() -> None:
 
 
 asyncio.run(main())
-print(openai.__version__)

@@ -1,0 +1,20 @@
+// Vercel's AI SDK over @ai-sdk/openai-compatible: text, stream, object, tools, embeddings.
+import assert from "node:assert";
+import { load, model, place, question } from "./way.mjs";
+const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
+const { embedMany, generateObject, generateText, jsonSchema, stepCountIs, streamText, tool } = await load("ai");
+const provider = createOpenAICompatible({ name: "sealed", ...place, supportsStructuredOutputs: true });
+const asked = { model: provider(model), temperature: 0, maxOutputTokens: 48, maxRetries: 0 };
+const plain = await generateText({ ...asked, prompt: question });
+assert(plain.text.includes("Paris"));
+let said = "";
+for await (const part of streamText({ ...asked, system: "Be brief.", prompt: question }).textStream) said += part;
+assert(said.includes("Paris"));
+const schema = jsonSchema({ type: "object", properties: { city: { type: "string", maxLength: 20 } }, required: ["city"], additionalProperties: false });
+assert((await generateObject({ ...asked, schema, prompt: question })).object.city);
+const cities = [];
+const note = tool({ description: "Note a city.", inputSchema: schema, execute: async ({ city }) => cities.push(city) });
+await generateText({ ...asked, maxOutputTokens: 64, tools: { note }, toolChoice: "required", stopWhen: stepCountIs(1), prompt: question });
+assert.equal(cities.length, 1);
+const { embeddings } = await embedMany({ model: provider.textEmbeddingModel("all-minilm-l6-v2"), values: ["a", "b"] });
+assert.deepEqual(embeddings.map((each) => each.length), [384, 384]);

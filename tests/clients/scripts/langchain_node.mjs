@@ -1,0 +1,20 @@
+// LangChain for Node: invoke, stream, tools, structured output, embeddings.
+import assert from "node:assert";
+import { load, model, place, question } from "./way.mjs";
+const { ChatOpenAI, OpenAIEmbeddings } = await load("@langchain/openai");
+const { apiKey, ...configuration } = place;
+const chat = new ChatOpenAI({ model, apiKey, configuration, temperature: 0, maxTokens: 48, maxRetries: 0 });
+const plain = (await chat.invoke(question)).content;
+assert(plain.includes("Paris"));
+let said = "";
+for await (const chunk of await chat.stream(question)) said += chunk.content;
+assert.equal(said, plain);
+const schema = { title: "Place", type: "object", properties: { city: { type: "string", maxLength: 20 } }, required: ["city"], additionalProperties: false };
+assert((await chat.withStructuredOutput(schema, { method: "jsonSchema" }).invoke(question)).city);
+const tool = { type: "function", function: { name: "place", parameters: schema } };
+const called = await chat.bindTools([tool], { tool_choice: "required" }).invoke(question);
+assert.equal(called.tool_calls[0].name, "place");
+const responses = new ChatOpenAI({ model, apiKey, configuration, temperature: 0, maxTokens: 48, maxRetries: 0, useResponsesApi: true });
+assert((await responses.invoke(question)).text.includes("Paris"));
+const embeddings = new OpenAIEmbeddings({ model: "all-minilm-l6-v2", apiKey, configuration });
+assert.equal((await embeddings.embedQuery("a")).length, 384);
