@@ -41,7 +41,11 @@ const ops = {
   },
 };
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const { op, ...asked } = JSON.parse(line);
-  console.log(JSON.stringify(await ops[op](asked)));
+export const { discover, openai } = ops;
+
+if (process.argv[1]?.endsWith("ehbp_peer.mjs")) {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const { op, ...asked } = JSON.parse(line);
+    console.log(JSON.stringify(await ops[op](asked)));
+  }
 }
