@@ -29,6 +29,7 @@ from confide_enclave.engine.pages import PAGE_TOKENS, pages_for
 from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.scheduler import Step
 from confide_enclave.engine.sequence import Sequence
+from confide_enclave.engine.tokens import TextStream
 
 # A graph for twice the rows, or four times the context, is the next one.
 _LEAST_CONTEXT: Final = 1024
@@ -37,6 +38,8 @@ _LONGER: Final = 4
 MAX_GRAPH_ROWS: Final = 256
 MAX_GRAPH_CONTEXT: Final = 1 << 22
 _NOWHERE: Final = -1
+# Kernels differ by how many rows they are for: one, a multiple of 16 or not, and by the tiles that cover them.
+WARM_UP: Final = (1, 3, 16, 17, 32, 40, 64, 65, 128)
 
 
 class GpuRunner(Runner):
@@ -57,6 +60,16 @@ class GpuRunner(Runner):
         for shape in sorted(shapes, key=lambda shape: shape.rows * shape.context, reverse=True):
             self._graphs.append(_Graph(shape, self._model, self._pool, self._lane))
         self._graphs.sort(key=lambda graph: graph.shape)
+
+    def warm_up(self, prompt_tokens: int) -> None:
+        """Compile what steps launch that read so many tokens, before anybody waits for it. Uses the first pages."""
+        asked = Sampling(temperature=1.0, top_p=0.5, max_tokens=1, seed=0, top_k=2, presence_penalty=1.0)
+        used = range(min(pages_for(prompt_tokens + 1), self._pool.data.shape[2] // PAGE_TOKENS))
+        for count in sorted({*WARM_UP, prompt_tokens}):
+            if count <= min(prompt_tokens, len(used) * PAGE_TOKENS):
+                one = Sequence([0] * count, asked, 1, TextStream(()), deliver=id, pages=list(used))
+                next(self.run(Step(((one, count),))))
+        self.wipe(list(used))
 
     @torch.inference_mode()
     def run(self, step: Step) -> Iterator[tuple[Sequence, sampler.Drawn | None]]:
@@ -99,7 +112,7 @@ class GpuRunner(Runner):
         numbers, pages, entries = [], [], 0
         for part in made.parts:
             numbers.append((*part[:3], entries))
-            pages.append(own := self._table(part.sequence))
+            pages.append(own := self._table(part.sequence)[: pages_for(part.context)])
             entries += len(own)
         spans = Spans.paged(np.array(numbers, np.int64), np.concatenate(pages), PAGE_TOKENS)
         inputs = _ints([made.tokens, made.positions, made.rows])

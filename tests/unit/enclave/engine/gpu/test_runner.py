@@ -5,12 +5,13 @@ from collections.abc import Sequence as Items
 
 import pytest
 import torch
-from confide_enclave.engine import Sampling
+from confide_enclave.engine import Sampling, gpu_runner
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.gpu_runner import MAX_GRAPH_CONTEXT, GpuRunner, graph_shapes
 from confide_enclave.engine.grammar import Grammars
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.model import Decoder
+from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.runner import Runner
 from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.scheduler import Step
@@ -199,3 +200,25 @@ def test_as_many_graphs_as_are_named() -> None:
     assert len(most) == len(set(most)) <= 9 * 5
     assert max(rows * context for rows, context in most) <= MAX_GRAPH_CONTEXT
     assert {rows for rows, _ in most} == {2**power for power in range(9)}
+
+
+def test_what_is_compiled_ahead_leaves_nothing(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of each kind are run over pages that are zero again."""
+    monkeypatch.setattr(gpu_runner, "WARM_UP", (1, 17, 99))
+    counts: list[int] = []
+    runner = build(GpuRunner, "w8a8", "llama", lane)
+    compute = runner._compute
+    monkeypatch.setattr(runner, "_compute", lambda made: counts.append(len(made.tokens)) or compute(made))
+    runner.warm_up(20)
+    assert counts == [1, 17, 20]
+    assert not runner.pool.data.any()
+
+
+def test_pages_for_tokens_to_come_take_no_room_in_a_graph(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long prompt's first rows fit a graph for short contexts, though it holds pages for all of it."""
+    monkeypatch.setattr(gpu_runner, "_LEAST_CONTEXT", PAGE_TOKENS)
+    runner = build(GpuRunner, "w8a8", "llama", lane)
+    runner.record(1, 2 * PAGE_TOKENS)
+    one = make(2, [5, 7, 1], [9, 2, 40] * 7)
+    run(runner, [one], 2, chunk=1)
+    assert one.computed == 2
