@@ -16,6 +16,10 @@ class HostLane(Lane):
         self.replays = self.erased = self.fetches = 0
         self.fault: Exception | None = None
         self.lost = False
+        self.spare: tuple[int, int] | None = None
+
+    def memory(self) -> tuple[int, int] | None:
+        return self.spare
 
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         self._act()

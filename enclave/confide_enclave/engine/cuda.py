@@ -54,13 +54,6 @@ def choose_gpu(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def free_bytes(device: torch.device) -> tuple[int, int]:
-    """Return how much memory is free, and how much there is; what engines of before left is let go of first."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info(device)
-
-
 class CudaLane(Lane):
     """A stream of a GPU, from now on the one of the thread that makes this."""
 
@@ -76,6 +69,12 @@ class CudaLane(Lane):
     @property
     def device(self) -> torch.device:
         return self._device
+
+    def memory(self) -> tuple[int, int]:
+        # What engines of before left is let go of first.
+        gc.collect()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(self._device)
 
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         size = x.numel() * x.element_size()

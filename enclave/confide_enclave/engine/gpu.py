@@ -12,7 +12,7 @@ from confide_protocol.errors import ConfigError
 from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype
 from confide_enclave.engine.config import DecoderConfig, read_config
-from confide_enclave.engine.cuda import CudaLane, choose_gpu, free_bytes
+from confide_enclave.engine.cuda import CudaLane, choose_gpu
 from confide_enclave.engine.gpu_runner import MAX_GRAPH_ROWS, GpuRunner
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.model import Decoder
@@ -30,6 +30,8 @@ MAX_VOCABULARY: Final = 1 << 18
 # Code, cuBLAS, and what is lost between allocations.
 _SPARE_BYTES: Final = 512 << 20
 _GIB: Final = 1 << 30
+# Kernels at fault that are named.
+_TOLD: Final = 3
 
 
 class Need(NamedTuple):
@@ -54,15 +56,21 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
     if config.vocabulary > MAX_VOCABULARY:
         raise ConfigError("engine", "device", f'draws from {MAX_VOCABULARY} tokens at most; set device = "cpu"')
     lane = open_lane(limits.device)
-    need = count_need(config, model.arrays, limits, pages)
-    if lane.device.type == "cuda":
-        demand(need, *free_bytes(lane.device))
+    need, spare = count_need(config, model.arrays, limits, pages), lane.memory()
+    if spare is not None and sum(need) > spare[0]:
+        raise too_little(need, *spare)
     if faults := selftest.check(lane.device):
-        raise DeviceUnavailable(f"the GPU computes wrongly, nothing is served: {'; '.join(faults)}")
-    weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device)
-    runner = GpuRunner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), lane)
-    let_go(model.arrays)
-    runner.record(rows_of_step(limits), limits.context_tokens)
+        more = f" and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
+        told = "; ".join(faults[:_TOLD]) + more
+        raise DeviceUnavailable(f"the GPU computes wrongly, nothing is served: {told}")
+    try:
+        weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device)
+        runner = GpuRunner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), lane)
+        let_go(model.arrays)
+        runner.warm_up(min(limits.prefill_chunk_tokens, limits.context_tokens - 1))
+        runner.record(rows_of_step(limits), limits.context_tokens)
+    except torch.OutOfMemoryError:
+        raise too_little(need, *(spare or (0, 0))) from None
     log.info("gpu_ready", device=str(lane.device), **need._asdict())
     return runner
 
@@ -89,14 +97,12 @@ def count_need(config: DecoderConfig, arrays: Mapping[str, Array], limits: Engin
     return Need(weights, cache, 2 * (rows * row + few) + logits + _SPARE_BYTES)
 
 
-def demand(need: Need, free: int, total: int) -> None:
-    """Raises: ConfigError when a GPU has less to spare."""
-    if sum(need) <= free:
-        return
+def too_little(need: Need, free: int, total: int) -> ConfigError:
+    """Say that a GPU has less to spare, and what to lower."""
     weights, cache, steps, needed, spare, all_of_it = (
         math.ceil(10 * each / _GIB) / 10 for each in (*need, sum(need), free, total)
     )
-    raise ConfigError(
+    return ConfigError(
         "engine",
         "cache_tokens",
         f"asks for more than the GPU has: {needed} GiB, of which the weights {weights}, the cache {cache}, a step"

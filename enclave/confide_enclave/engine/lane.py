@@ -15,6 +15,10 @@ class Lane(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def memory(self) -> tuple[int, int] | None:
+        """Return how many bytes are free, and how many there are; None for a device that needs no counting."""
+        ...
+
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return a tensor of the CPU on the device, in `out` if given; the other may be changed at once."""
         ...

@@ -50,7 +50,7 @@ class Runner:
         self._pool.wipe(pages)
 
     def erase(self) -> None:
-        """Overwrite what steps left in memory of ours. Here they left it to the C library, which does."""
+        """Overwrite what steps left in memory of ours. What a CPU's leave is the C library's, which does."""
 
     def survives(self) -> bool:
         """Say whether another step can be run after one that failed."""

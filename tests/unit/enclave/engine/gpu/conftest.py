@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from confide_enclave.engine import gpu
+from confide_enclave.engine import gpu, gpu_runner
 from confide_enclave.engine.cuda import CudaLane, choose_gpu
 from confide_enclave.engine.lane import Lane
 from confide_kernels import place
@@ -38,6 +38,7 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
     monkeypatch.setattr(gpu, "open_lane", lambda name: opened)
     # The interpreter takes a second for what a GPU does in one thousandth of it.
     monkeypatch.setattr(gpu, "rows_of_step", lambda limits: 4)
+    monkeypatch.setattr(gpu_runner, "WARM_UP", ())
     monkeypatch.setattr(gpu.selftest, "check", lambda device: [])
     with np.errstate(all="ignore"):
         yield opened

@@ -143,3 +143,18 @@ async def test_a_vocabulary_beyond_what_is_drawn_from(
     monkeypatch.setattr(gpu, "MAX_VOCABULARY", 100)
     with pytest.raises(ConfigError, match=r'engine: device: .*set device = "cpu"'):
         await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
+
+
+async def test_a_gpu_that_is_too_small(toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found before anything is loaded; and if the count was wrong, when memory runs out, in the same words."""
+    monkeypatch.setattr(lane, "memory", lambda: (1 << 29, 1 << 30))
+    with pytest.raises(ConfigError, match=r"engine: cache_tokens: asks for more than the GPU has: .*0\.5 of 1\.0"):
+        await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
+    monkeypatch.setattr(lane, "memory", lambda: (1 << 40, 1 << 40))
+
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(lane, "record", full)
+    with pytest.raises(ConfigError, match="lower cache_tokens"):
+        await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
