@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from confide_protocol.errors import ConfigError
+
 from confide_enclave.engine import ModelCard
 from confide_enclave.remote.process import Launch
 from confide_enclave.remote.servers import SERVERS, Start
-from confide_enclave.remote.settings import UNIX, RemoteSettings
+from confide_enclave.remote.settings import MAX_SOCKET_BYTES, UNIX, RemoteSettings
 
 _KEY_FILE: Final = "key.yaml"
 
@@ -19,12 +21,16 @@ def prepare(settings: RemoteSettings, card: ModelCard, weights: Path) -> tuple[s
     """Return the folder, the url, the key, and how to start the server.
 
     A server without unix sockets gets a port of loopback that is free now; who takes it first within this machine
-    would get the key, and prompts.
+    would get the key, and prompts. Raises: ConfigError where the temporary folder's path is too long for a socket.
     """
     server, key = SERVERS[settings.server], secrets.token_hex(32)
     folder = tempfile.mkdtemp(prefix="confide-engine-")  # 0700: nobody else finds the socket
     address = os.path.join(folder, server.socket) if server.socket else str(_free_port())
     url = UNIX + address if server.socket else f"http://127.0.0.1:{address}"
+    if server.socket and (length := len(os.fsencode(address))) > MAX_SOCKET_BYTES:
+        os.rmdir(folder)
+        remedy = f"is too long: the server's socket would have a path of {length} bytes, of {MAX_SOCKET_BYTES}"
+        raise ConfigError(tempfile.gettempdir(), "TMPDIR", remedy)
     environment, key_file = server.options.make_environment(os.environ, settings.environment), ""
     if server.key_variable:
         environment[server.key_variable] = key  # not among the arguments, which every process may read

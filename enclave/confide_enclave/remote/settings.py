@@ -1,10 +1,12 @@
 """Settings of an engine in another process: closed, every limit named, nothing beyond this machine."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self
 
+from confide_protocol.errors import ConfigError
 from confide_protocol.settings import Settings
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +19,7 @@ UNIX: Final = "unix:"
 # Of an address of this machine: a name could be anybody's.
 _HTTP: Final = re.compile(r"http://(?:(\d{1,3}(?:\.\d{1,3}){3})|\[([0-9a-fA-F:]{2,39})\]):(\d{1,5})/?", re.ASCII)
 # What a unix socket's path may have on Linux, beside its end.
-_MAX_SOCKET_BYTES: Final = 107
+MAX_SOCKET_BYTES: Final = 107
 
 
 class RemoteSettings(Settings):
@@ -70,8 +72,8 @@ class RemoteSettings(Settings):
     def _here(cls, url: str | None) -> str | None:
         if url is not None and url.startswith(UNIX):
             path = url.removeprefix(UNIX).encode(errors="surrogateescape")
-            if not 0 < len(path) <= _MAX_SOCKET_BYTES or b"\0" in path:
-                raise ValueError(f'is no socket; write "unix:PATH", a path of at most {_MAX_SOCKET_BYTES} bytes')
+            if not 0 < len(path) <= MAX_SOCKET_BYTES or b"\0" in path:
+                raise ValueError(f'is no socket; write "unix:PATH", a path of at most {MAX_SOCKET_BYTES} bytes')
         elif url is not None:
             found = _HTTP.fullmatch(url)
             if found is None or not _is_loopback(found[1] or found[2]) or not 0 < int(found[3]) < 65_536:
@@ -100,10 +102,14 @@ class RemoteSettings(Settings):
         return self
 
     def beside(self, resolve: Callable[[str | None], str | None]) -> "RemoteSettings":
-        """Return the same with its paths resolved."""
+        """Return the same with its paths resolved. Raises: ConfigError where a socket's path gets too long."""
         url = self.url
         if url is not None and url.startswith(UNIX):
-            url = UNIX + str(resolve(url.removeprefix(UNIX)))
+            path = str(resolve(url.removeprefix(UNIX)))
+            if (length := len(os.fsencode(path))) > MAX_SOCKET_BYTES:
+                remedy = f"its path has {length} bytes beside this file; a socket's has at most {MAX_SOCKET_BYTES}"
+                raise ConfigError(path, "engine.url", remedy)
+            url = UNIX + path
         files = {"log_file": resolve(self.log_file), "api_key_file": resolve(self.api_key_file)}
         return self.model_copy(update={"url": url, **files})
 

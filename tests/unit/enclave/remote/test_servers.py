@@ -296,6 +296,18 @@ def test_sglang_reads_its_key_from_a_file_of_its_own(tmp_path, monkeypatch) -> N
     assert {"--disable-radix-cache", "--grammar-backend"} <= set(launch.argv)
 
 
+def test_a_temporary_folder_that_lies_too_deep_is_named(tmp_path, monkeypatch) -> None:
+    """Before anything is started, and nothing is left there."""
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    chosen = settings(command=("vllm",))
+    with pytest.raises(ConfigError, match="too long") as caught:
+        prepare(chosen, read_card(model_of("vllm"), "toy", chosen), Path("/weights"))
+    assert (caught.value.field, list(deep.iterdir())) == ("TMPDIR", [])
+
+
 def test_llama_cpp_has_a_place_for_each_request() -> None:
     """Of the whole context, rounded up as it does, so that none is short of a token."""
     words = SERVERS["llama.cpp"].own(START)

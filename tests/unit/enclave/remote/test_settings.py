@@ -218,6 +218,18 @@ def test_paths_are_beside_the_file_and_weights_are_needed(tmp_path) -> None:
         load_settings(file)
 
 
+def test_a_socket_beside_a_file_that_lies_deep(tmp_path) -> None:
+    """Its path is short as it is written and too long where it lies: said before anybody tries it."""
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    head = 'gateway_secret_file = "g"\nplatform = "simulated-sev-snp"\ndevice_socket = "d"\n'
+    file = folder / "enclave.toml"
+    file.write_text(head + '[model]\nweights = "w"\n[engine]\n' + BASE + 'url = "unix:socket"\n')
+    with pytest.raises(ConfigError, match="at most 107") as caught:
+        load_settings(file)
+    assert caught.value.field == "engine.url"
+
+
 def test_the_example_names_every_setting() -> None:
     """deploy/examples/enclave-vllm.toml loads, and shows each at its default or commented."""
     path = ROOT / "deploy/examples/enclave-vllm.toml"
@@ -232,6 +244,15 @@ def test_the_example_names_every_setting() -> None:
     needed = {"kind", "version", "command", "arguments", "environment", "context_tokens", "log_file"}
     defaults = {name: field.default for name, field in RemoteSettings.model_fields.items()}
     assert {name: value for name, value in given.items() if name not in needed and value != defaults[name]} == {}
+
+
+@pytest.mark.parametrize("server", ["sglang", "llama.cpp"])
+def test_the_examples_of_other_servers_are_taken(server) -> None:
+    """Each loads, names its own server, and sets nothing that this server does not have."""
+    engine = load_settings(ROOT / f"deploy/examples/enclave-{server.replace('.', '-')}.toml").engine
+    assert isinstance(engine, RemoteSettings)
+    assert engine.server == server
+    assert engine.arguments
 
 
 def test_the_card_says_what_answers_and_that_it_is_not_replayable() -> None:
