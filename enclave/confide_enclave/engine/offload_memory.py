@@ -65,14 +65,15 @@ class HostMemory:
                 sealed = seal.seal(key, nonces[first:last], stage, contexts[first:last])
             finally:
                 stage.zero_()
-            self._data[list(slots[first:last])] = sealed.data
+            for slot, row in zip(slots[first:last], sealed.data, strict=True):
+                self._data[slot].copy_(row)
             tags += sealed.tags
         return tags
 
     def open(self, key: bytearray, boxes: Sequence[Box], contexts: Sequence[bytes], pages: Sequence[int]) -> int:
         for first, last in self._batches(len(pages)):
             stage, batch = self._stage[: last - first], boxes[first:last]
-            data = self._data[[box.slot for box in batch]]
+            data = self._data.index_select(0, torch.tensor([box.slot for box in batch]))
             sealed = Sealed(data, tuple(box.nonce for box in batch), tuple(box.tag for box in batch))
             try:
                 good = seal.unseal(key, sealed, contexts[first:last], stage)
@@ -85,7 +86,8 @@ class HostMemory:
         return len(pages)
 
     def zero(self, slots: Sequence[int]) -> None:
-        self._data[list(slots)] = 0
+        for slot in slots:
+            self._data[slot].zero_()
 
     def _batches(self, count: int) -> list[tuple[int, int]]:
         size = len(self._stage)
