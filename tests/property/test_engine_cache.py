@@ -1,4 +1,4 @@
-"""Exact mode through the whole scheduler: hits, misses, preemption, guesses and company change no bit."""
+"""Exact mode through the whole scheduler: hits, misses, sealing, preemption, guesses and company change no bit."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from random import Random
 import pytest
 import torch
 from confide_enclave.engine import Sampling, sampler
+from confide_enclave.engine.offload import Offload
+from confide_enclave.engine.offload_memory import HostMemory
 from confide_enclave.engine.pages import PAGE_TOKENS, Pages
 from confide_enclave.engine.prefix import PrefixCache
 from confide_enclave.engine.runner import Runner
@@ -38,10 +40,13 @@ def clean() -> Iterator[None]:
 class World:
     """An engine without its thread; `computed` counts prompt tokens, `rows` holds the logits of each draw."""
 
-    def __init__(self, pages: int, bounds: Bounds, cached: int) -> None:
+    def __init__(self, pages: int, bounds: Bounds, cached: int, slots: int = 0) -> None:
         self.runner = Runner(MACHINE.decoder, MACHINE.pool)
         self.pages = Pages(pages, self.runner.wipe)
         self.prefixes = PrefixCache(self.pages, cached, cached)
+        if slots:
+            memory = HostMemory(MACHINE.pool, slots)
+            self.prefixes.offload = Offload(memory, slots, slots, Random(slots).randbytes)
         self.scheduler = Scheduler(self.pages, self.prefixes, bounds)
         self.rows: dict[Sequence, list[torch.Tensor]] = {}
         self.computed: Counter[Sequence] = Counter()
@@ -121,7 +126,8 @@ def test_hits_misses_and_preemption_change_no_bit(
         world.end()
         expected.append((torch.stack(world.rows[alone]), alone.generated))
     torch.set_num_threads(rng.choice([1, 2]))
-    world = World(pages, Bounds(places, budget, rng.choice([8, pages])), rng.choice([0, 3, pages]))
+    cached, slots = rng.choice([0, 3, pages]), rng.choice([0, 5, 40])
+    world = World(pages, Bounds(places, budget, rng.choice([8, pages])), cached, slots)
     together = [make(*each, guess=rng.random() < 0.5, account=rng.choice("xy")) for each in asked]
     for sequence in together:
         world.add(sequence)
@@ -144,4 +150,24 @@ def test_only_the_same_tenant_computes_less() -> None:
         world.run()
         costs.append(world.computed[sequence])
     assert costs == [len(prompt), len(prompt), len(prompt) % PAGE_TOKENS]
+    world.end()
+
+
+def test_sealed_pages_come_back_as_they_were() -> None:
+    """Two tenants in turns, in a pool for one: from the third on answers come through sealed pages, bit for bit."""
+    prompt = [*range(3, 70)]
+    alone = World(40, Bounds(1, 64, 40), 0)
+    expected = make(prompt, 1, 0.0, TENANTS[0], guess=False, account="")
+    alone.add(expected)
+    alone.run()
+    world = World(7, Bounds(1, 64, 7), 7, 20)
+    assert world.prefixes.offload is not None
+    for number in range(6):
+        sequence = make(prompt, 1, 0.0, TENANTS[number % 2], guess=number % 2 == 0, account="")
+        world.add(sequence)
+        world.run()
+        assert sequence.generated == expected.generated
+        assert torch.equal(torch.stack(world.rows[sequence]), torch.stack(alone.rows[expected]))
+    assert world.prefixes.offload.opened >= 12
+    assert world.prefixes.offload.refused == 0
     world.end()
