@@ -96,7 +96,7 @@ def _judge_gpus(
 
 
 def _keyset_claims(keyset: Keyset) -> Claims:
-    return {
+    return ({} if keyset.ehbp_key is None else {"ehbp_key": keyset.ehbp_key.hex()}) | {
         "digest": keyset.digest.hex(),
         "manifest_digest": keyset.manifest_digest.hex(),
         "not_before": keyset.not_before_unix_s,

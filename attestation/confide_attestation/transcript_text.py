@@ -71,6 +71,8 @@ def limits(result: AttestationResult, notes: Sequence[str] = ()) -> tuple[str, .
         said.append("that confidential computing is on, and in which machine the devices are")
     if Topic.NRAS in topics:
         said.append("the devices' own evidence: the holder of the given keys says what it was")
+    if result.keyset is not None and result.keyset.keyset.ehbp_key is not None:
+        said.append("what those get who ask by EHBP, a weaker protocol that is answered too, by a key of its own")
     said.append("that the software has no faults, and that nobody opens the machine to attack it by hand")
     return (*said, *notes)
 

@@ -67,6 +67,12 @@ def assert_same(theirs: dict[str, Any], ours: AttestationResult) -> None:
     assert theirs.get("until") == (None if keyset is None else keyset.valid_until_unix_s)
 
 
+@pytest.mark.parametrize("key", [None, b"\7" * 32, b"\7" * 31])
+def test_a_keyset_with_a_key_of_ehbp_is_judged_alike(js: Js, key: bytes | None) -> None:
+    """With the key, without it, and with one that is none: the same checks, claims and digests."""
+    assert_same(*judged(js, Scene(keyset={"ehbp_key": key})))
+
+
 @pytest.mark.parametrize("corrupt", [case[2] for case in CASES], ids=[case[0] for case in CASES])
 def test_every_refusal_is_the_same(js: Js, corrupt: Corruption) -> None:
     """Each corruption fails the same checks, and every check says the same words, digest by digest."""

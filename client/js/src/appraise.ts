@@ -58,6 +58,7 @@ export async function appraise(
       not_before: keyset.notBeforeUnixS,
       not_after: keyset.notAfterUnixS,
       simulated: keyset.simulated,
+      ...(keyset.ehbpKey && { ehbp_key: hex(keyset.ehbpKey) }),
     };
   }
   const limits = [binding.notAfterUnixS, cpu.notAfterUnixS].filter((end) => end !== undefined);
