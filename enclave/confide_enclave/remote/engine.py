@@ -218,8 +218,8 @@ class RemoteEngine(Engine):
             raise self._wrong(
                 "model.name", "is not what the server calls its model (--served-model-name; llama-server: --alias)"
             )
-        if context < self._card.context_tokens:
-            raise self._wrong("engine.context_tokens", f"the server holds {context}; set it so or less")
+        if (holds := context - server.spare_tokens) < self._card.context_tokens:
+            raise self._wrong("engine.context_tokens", f"the server holds {holds}; set it so or less")
         if server.grammars == "asked":
             if not await self._draws("", 0):
                 raise self._wrong("engine.server", f"does not answer as {server.name} does")

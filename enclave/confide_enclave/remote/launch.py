@@ -38,7 +38,8 @@ def prepare(settings: RemoteSettings, card: ModelCard, weights: Path) -> tuple[s
         key_file = os.path.join(folder, _KEY_FILE)
         with open(key_file, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(f"api-key: {key}\n")
-    start = Start(str(weights), card.name, address, card.context_tokens, settings.max_requests, key_file)
+    context_tokens = card.context_tokens + server.spare_tokens
+    start = Start(str(weights), card.name, address, context_tokens, settings.max_requests, key_file)
     argv = (*settings.command, *settings.arguments, *server.own(start))
     return folder, url, key, Launch(argv, address if server.socket else "", environment)
 

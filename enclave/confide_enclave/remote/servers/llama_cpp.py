@@ -17,7 +17,7 @@ from confide_enclave.remote.servers.options import (
 )
 from confide_enclave.remote.servers.server import Server, Start
 
-# It rounds a context up, and ends an answer one token before it is full.
+# It rounds a context up.
 _CONTEXT_STEP: Final = 256
 _OPTIONS: Final = Options(
     flags=words("""
@@ -61,7 +61,7 @@ _OPTIONS: Final = Options(
 
 def _own(start: Start) -> list[str]:
     """Return what the enclave adds: a place for each request, and nothing kept from one to the next."""
-    slot = -(-(start.context_tokens + 2) // _CONTEXT_STEP) * _CONTEXT_STEP
+    slot = -(-start.context_tokens // _CONTEXT_STEP) * _CONTEXT_STEP
     return [
         "--model", start.weights, "--alias", start.name, "--host", start.address,
         "--ctx-size", str(slot * start.max_requests), "--parallel", str(start.max_requests), "--no-kv-unified",
@@ -79,6 +79,7 @@ LLAMA_CPP: Final = Server(
     own=_own,
     socket="llama.sock",  # it knows one by the end of its name
     key_variable="LLAMA_API_KEY",
+    spare_tokens=2,
     cache="off",
     repeats_prompt=False,
     logprobs=True,

@@ -29,6 +29,7 @@ class Server:
     own: the arguments that the enclave adds.
     socket: the name of its unix socket, empty for one that has none and listens on loopback.
     key_variable: by which it gets its key, empty for one that reads it from a file.
+    spare_tokens: of its context, how many it never fills; it gets as many more.
     cache: how tenants are kept apart in what it caches of prompts: by a salt in each request, or caching nothing.
     repeats_prompt: its answer begins with the prompt's ids.
     logprobs: it says by id which tokens they are of.
@@ -43,6 +44,7 @@ class Server:
     own: Callable[[Start], Sequence[str]]
     socket: str
     key_variable: str
+    spare_tokens: int
     cache: Literal["salt", "off"]
     repeats_prompt: bool
     logprobs: bool

@@ -99,6 +99,7 @@ SGLANG: Final = Server(
     own=_own,
     socket="",
     key_variable="",
+    spare_tokens=8,
     cache="off",
     repeats_prompt=True,
     logprobs=False,

@@ -122,6 +122,7 @@ VLLM: Final = Server(
     own=_own,
     socket="socket",
     key_variable="VLLM_API_KEY",
+    spare_tokens=0,
     cache="salt",
     repeats_prompt=True,
     logprobs=True,

@@ -34,7 +34,7 @@ class Server:
     spell: dict[int, bytes] = field(default_factory=dict)
     model: str = "toy"
     version: str = VERSION
-    max_model_len: int = 4096
+    max_model_len: int = 4104
     api_key: str = ""
     status: int = 200
     health: int = 200

@@ -310,9 +310,14 @@ def test_a_temporary_folder_that_lies_too_deep_is_named(tmp_path, monkeypatch) -
 
 def test_llama_cpp_has_a_place_for_each_request() -> None:
     """Of the whole context, rounded up as it does, so that none is short of a token."""
+    chosen = settings(command=("x",), server="llama.cpp", context_tokens=4096, max_requests=3)
+    folder, *_, launch = prepare(chosen, read_card(gguf(), "toy", chosen), gguf())
+    Path(folder).rmdir()
+    argv = launch.argv
+    assert argv[argv.index("--ctx-size") + 1] == str((4096 + 256) * 3)
     words = SERVERS["llama.cpp"].own(START)
     given = {name: words[words.index(name) + 1] for name in ("--ctx-size", "--parallel", "--alias")}
-    assert given == {"--ctx-size": str((4096 + 256) * 8), "--parallel": "8", "--alias": "name"}
+    assert given == {"--ctx-size": str(4096 * 8), "--parallel": "8", "--alias": "name"}
     assert {"--no-cache-prompt", "--no-slots", "--no-kv-unified", "--offline"} <= set(words)
 
 
