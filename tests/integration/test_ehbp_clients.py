@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -171,6 +172,27 @@ def test_a_foreign_client_reads_an_answer_whose_receipt_holds(two: Stack, peer: 
         media = "text/event-stream" if stream else "application/json"
         claims = said.check(keyset, plain, 200, media, PATH)
         assert (claims.dialect, claims.outcome) == (labels.DIALECT_EHBP, "complete")
+
+
+def test_a_client_may_start_from_the_key_that_evidence_vouches_for(
+    two: Stack, python: Peer, tmp_path: Path
+) -> None:
+    """A key that nobody on the way chose: the shown keyset's evidence, judged here, has it in its claims."""
+    nonce = os.urandom(32).hex()
+    with httpx2.Client(trust_env=False, base_url=two.url, timeout=30) as client:
+        digest_hex = client.get(labels.PATH_EHBP_KEYS).headers[labels.FIELD_KEYSET]
+        bearer = {"authorization": f"Bearer {two.ground.api_key}"}
+        got = client.get(f"/evidence?nonce={nonce}&keyset={digest_hex}", headers=bearer)
+    saved = tmp_path / "evidence.cbor"
+    saved.write_bytes(got.content)
+    judge = [sys.executable, "-m", "confide.cli", "verify", "bundle", str(saved), "--nonce", nonce, "--json"]
+    policy = ["--policy", str(two.ground.policy_file), "--allow-simulated"]
+    done = subprocess.run([*judge, *policy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    key = json.loads(done.stdout)["claims"]["keyset"]["ehbp_key"]
+    assert python("start", url=two.url, key=two.ground.api_key, public=key) == {"key": key}
+    got_back = python("post", path=PATH, body=BODY)
+    assert ANSWER in part(base64.b64decode(got_back["body"])).body.decode()
 
 
 def test_openai_works_over_it(two: Stack, peer: Peer) -> None:

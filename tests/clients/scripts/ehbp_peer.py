@@ -75,16 +75,22 @@ class Peer:
         self.url = self.key = ""
 
     def discover(self, url: str, key: str) -> dict:
-        self.url, self.key = url, key
         try:
             found = ehbp.Client.discover(url)
         except ehbp.EHBPError as fault:
             return {"error": str(fault)}
-        self.identity = found.server_identity
+        return self.use(url, key, found.server_identity)
+
+    def start(self, url: str, key: str, public: str) -> dict:
+        """Use a public key that is known, in place of the one that is shown."""
+        return self.use(url, key, ehbp.ServerIdentity.from_public_key_hex(public))
+
+    def use(self, url: str, key: str, identity: ehbp.ServerIdentity) -> dict:
+        self.url, self.key, self.identity = url, key, identity
         self.bearer = {"authorization": f"Bearer {key}"}
         transport = ehbp.EHBPTransport(self.identity, inner=self.between)
         self.http = httpx.Client(base_url=url, headers=self.bearer, transport=transport, timeout=60)
-        return {"key": self.identity.public_key_hex(), "id": self.identity.key_id}
+        return {"key": self.identity.public_key_hex()}
 
     def post(self, path: str, body: dict, harm: str = "") -> dict:
         """Post by the transport, which is what other HTTP clients stand on."""
