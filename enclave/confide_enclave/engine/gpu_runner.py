@@ -136,23 +136,27 @@ class GpuRunner(Runner):
             logits = logits.index_select(0, self._lane.send(_ints(places)))
         return self._lane.fetch(sampler.choose(logits, rows, self._lane.send))
 
-    @torch.inference_mode()
     def _read(
         self, made: Layout, logits: Tensor, places: list[int], chosen: Callable[[], list[int]]
     ) -> Iterator[tuple[Sequence, sampler.Drawn | None]]:
         known = dict(zip(places, chosen(), strict=True))
         due = made.due
         while due:
-            if left := [(who, own[0]) for who, own in due if own[0] not in known]:
-                missing = [place for _, place in left]
-                known |= zip(missing, self._choose(logits, missing, [who for who, _ in left])(), strict=True)
-            drawn = [
-                None if (token := known[own[0]]) < 0 else sampler.explain(logits[own[0]], token, who)
-                for who, own in due
-            ]
+            # Not while it yields: entering and leaving for each costs more than all else here.
+            with torch.inference_mode():
+                if left := [(who, own[0]) for who, own in due if own[0] not in known]:
+                    missing = [place for _, place in left]
+                    known |= zip(missing, self._choose(logits, missing, [who for who, _ in left])(), strict=True)
+                drawn = [_explain(logits, own[0], known[own[0]], who) for who, own in due]
             yield from zip((who for who, _ in due), drawn, strict=True)
             took = zip(due, drawn, strict=True)
             due = [(who, own[1:]) for (who, own), token in took if own[1:] and token and not who.remaining]
+
+
+def _explain(logits: Tensor, place: int, token: int, row: sampler.Row) -> sampler.Drawn | None:
+    if token < 0:
+        return None
+    return sampler.Drawn(token) if row.sampling.logprobs is None else sampler.explain(logits[place], token, row)
 
 
 class GraphShape(NamedTuple):

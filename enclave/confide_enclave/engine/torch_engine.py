@@ -278,8 +278,9 @@ class TorchEngine(Engine):
     def _step(self) -> None:
         due = sum(sequence.remaining == 1 for sequence in self._scheduler.sequences)
         most = MAX_ROWS // due - 1 if due else 0
-        for sequence in self._scheduler.sequences:
-            self._guess(sequence, most)
+        if most > 0:
+            for sequence in self._scheduler.sequences:
+                self._guess(sequence, most)
         step = self._scheduler.next_step()
         if step is None:
             self._say()

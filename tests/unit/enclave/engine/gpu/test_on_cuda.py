@@ -37,7 +37,7 @@ def test_graphs_give_what_is_launched(cuda: CudaLane, scheme: str) -> None:
 def test_a_long_run_of_replays_equals_launches(cuda: CudaLane) -> None:
     """Hundreds of steps with nothing between them but what an engine does: no copy overtakes a replay."""
     launched, replayed = build(GpuRunner, "w8a8", "llama", cuda), build(GpuRunner, "w8a8", "llama", cuda)
-    replayed.record(4, CONTEXT)
+    replayed.record(4, 2 * CONTEXT)
 
     def answers(runner: GpuRunner) -> list:
         return run(runner, [make(1, range(6)), make(2, range(6, 12)), make(3, range(12, 18))], 90)

@@ -23,7 +23,7 @@ from confide_kernels import place
 from tests.fakes import decoder as toy
 from tests.fakes.lane import HostLane
 
-CONTEXT, PAGES = 128, 24
+CONTEXT, PAGES = 64, 24
 
 
 def make(number: int, pages: Items[int], prompt: Items[int] = (1, 5, 7, 9), **asked) -> Sequence:
@@ -36,7 +36,7 @@ def build(
 ) -> Runner:
     device = torch.device("cpu") if lane is None else lane.device
     weights = load_weights(toy.model(toy.tensors(1, family, tied), scheme, family), torch.float32, device)
-    model, pool = Decoder(weights, CONTEXT), KvPool.of(weights, PAGES)
+    model, pool = Decoder(weights, 2 * CONTEXT), KvPool.of(weights, PAGES)
     return kind(model, pool) if lane is None else kind(model, pool, lane)
 
 
