@@ -1,11 +1,26 @@
 """The attestation branch of the one error tree."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from confide_protocol.errors import ConfideError
 
 if TYPE_CHECKING:
     from confide_attestation.result import AttestationResult
+
+_OTHER = "if you trust that one, take the policy of its release"
+# What to do where a check's own words do not say it.
+REMEDIES: Final = {
+    "policy_expired": "get a newer one, or set this machine's clock",
+    "policy_serial": "a newer policy was accepted before: use that one",
+    "simulated": "pass allow_simulated=True only to try things out: it protects nothing",
+    "nonce": "this evidence is not of now: try again, and ask the operator if it stays so",
+    "debug": "whoever runs the host could read all that it holds: ask the operator",
+    "td_debug": "whoever runs the host could read all that it holds: ask the operator",
+    "measurement": f"another image runs than the policy names; {_OTHER}",
+    "mr_td": f"another image runs than the policy names; {_OTHER}",
+    "manifest": f"another model or other settings run than the policy names; {_OTHER}",
+    "tcb_status_denied": "a policy may accept it for a time and a reason, in tcb_grace",
+}
 
 
 class AttestationError(ConfideError):
@@ -32,7 +47,8 @@ class AppraisalRejected(AttestationError):
 
     def __init__(self, result: "AttestationResult") -> None:
         failed = [check for check in result.checks if check.outcome == "FAIL"]
-        super().__init__("refused: " + "; ".join(f"{check.id}: {check.detail}" for check in failed))
+        said = ((check.id, check.detail, REMEDIES.get(check.id)) for check in failed)
+        super().__init__("refused: " + "; ".join(": ".join(filter(None, words)) for words in said))
         self.result = result
 
 

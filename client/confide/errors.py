@@ -34,10 +34,13 @@ class RuntimeUnfit(ConfigError):
 
 # What a status that a gateway gave in clear most often means. It is unauthenticated: a hint and no more.
 REMEDIES = {
+    400: "it was not opened; the enclave's keys may just have changed, or this machine's clock be wrong; try again",
     401: "the gateway does not know this API key; check api_key, or CONFIDE_API_KEY for commands",
     403: "something in front of the gateway forbids it; check api_key and the URL",
+    404: "the URL is wrong, or something before the gateway answered",
     413: "the gateway takes no request as large as this; send less",
     429: "the account has reached its limit; wait, or ask the operator for more",
+    502: "the enclave behind the gateway is gone; try again",
     503: "no enclave is ready behind the gateway; try again in a while",
 }
 

@@ -262,6 +262,7 @@ def _check_status(
         ledger.expect(TdxCheck.TCB_STATUS_UNKNOWN, not unknown, status, f"unknown TCB status {unknown!r:.40}")
     ledger.expect(TdxCheck.TCB_REVOKED, "Revoked" not in short, "not revoked", "a TCB level is revoked")
     why = why_not_up_to_date(status, qe, quote, pck, info) if short else ""
+    why += f"; not mended: what Intel published since {level['tcbDate'][:10]}" if short else ""
     why += f"; advisories: {still_open}" if still_open else ""
     graced = () if policy is None or policy.grace is None else policy.grace.statuses
     ledger.expect(

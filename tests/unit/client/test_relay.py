@@ -310,3 +310,29 @@ def test_fetching_bounds_and_names_its_faults() -> None:
     with pytest.raises(RelayUnreachable):
         fetch_evidence("http://127.0.0.1:1", bytes(32), {}, Limits(), Link())
     assert issubclass(RelayRefused, ConfideError)
+
+
+def test_waking_after_the_keyset_has_ended(wire: Wire) -> None:
+    """After a sleep longer than the keyset's life nothing is sealed to it: fresh evidence comes first."""
+    now = [float(NOW)]
+    relay = a_peer().relay(clock=lambda: now[0])
+    until = relay.ready().valid_until_unix_s
+    call = relay.call("POST", ORIGIN, "/v1/x", [], b"{}")
+    now[0] = until + 8 * 3600.0
+    assert relay.session.attested(int(now[0])) is None
+    with pytest.raises(LocalStateError):
+        relay.seal(call)
+    with pytest.raises(AppraisalRejected):  # of the same peer, whose keys have ended
+        relay.ready()
+    assert len(wire.fetched) == 2
+
+
+def test_a_clock_set_back_trusts_nothing_that_has_yet_to_begin(wire: Wire) -> None:
+    """Evidence of a time to come is refused, and what it was does not hold up later calls."""
+    now = [float(NOW)]
+    relay = a_peer().relay(clock=lambda: now[0])
+    now[0] = NOW - 86_400.0
+    with pytest.raises(AppraisalRejected):
+        relay.ready()
+    now[0] = float(NOW)
+    assert relay.ready().valid_until_unix_s > NOW
