@@ -38,7 +38,8 @@ class Spy:
         """Return how many of the prompt's tokens it had from a cache, and how many it read."""
         prompt, wire = self._encode(messages), SERVERS["llama.cpp"].wire
         sampling = Sampling(0.0, 1.0, 2, 1)
-        body = json.loads(wire.write("", prompt, sampling, 2, self._tokens.end_ids, salt.hex())) | more
+        asked = json.loads(wire.write("", prompt, sampling, 2, self._tokens.end_ids, salt.hex()))
+        body = {name: value for name, value in (asked | more).items() if name != "response_fields"}
         last = asyncio.run(self._last(json.dumps(body).encode(), wire.path))
         return last["timings"]["cache_n"], last["timings"]["prompt_n"]
 

@@ -89,7 +89,7 @@ class Answer:
         spelled, last = chunk.text, b"".join(map(self._tokens.token_bytes, chunk.ids))
         if not chunk.finish_reason and (not spelled.endswith(last) or len(spelled) - len(last) < unseen):
             raise EngineMalformed
-        self._count += unseen
+        self._count, self._newest = self._count + unseen, -1
         data = spelled[: len(spelled) - len(last)]
         if self._grammar is not None:
             for byte in data:

@@ -22,6 +22,10 @@ _NONE: Final = "none"
 _SAMPLERS: Final = ("penalties", "temperature", "top_k", "min_p", "top_p")
 
 
+# Of the last event, which otherwise repeats the prompt and the grammar.
+_FIELDS: Final = ("stop", "tokens", "tokens_predicted", "tokens_evaluated", "content", "stop_type", "model")
+
+
 class _Top(Read):
     id: Id
     logprob: float
@@ -104,6 +108,7 @@ class Native:
             "id_slot": -1,
             "n_probs": 0 if sampling.logprobs is None else max(1, sampling.logprobs),
             "post_sampling_probs": False,
+            "response_fields": _FIELDS,
         }
         if sampling.grammar:
             tree["grammar"] = f"%llguidance {{}}\n{sampling.grammar}"

@@ -22,14 +22,14 @@ _CONTEXT_STEP: Final = 256
 _OPTIONS: Final = Options(
     flags=words("""
         --cpu-moe -cmoe --no-kv-offload -nkvo --no-op-offload --no-repack --no-host --check-tensors --swa-full
-        --no-cont-batching -nocb --no-mmap --mlock
+        --no-cont-batching -nocb
     """),
     values=words("""
         --threads -t --threads-batch -tb --threads-http --batch-size -b --ubatch-size -ub --flash-attn -fa
         --cache-type-k -ctk --cache-type-v -ctv --numa --device -dev --gpu-layers --n-gpu-layers -ngl
         --split-mode -sm --tensor-split -ts --main-gpu -mg --n-cpu-moe -ncmoe --cpu-mask -C --cpu-range -Cr
-        --cpu-strict --prio --poll --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale --yarn-orig-ctx
-        --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast
+        --cpu-strict --prio --poll --load-mode -lm --rope-scaling --rope-scale --rope-freq-base
+        --rope-freq-scale --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast
     """),
     refused=because(SPANS_MACHINES, "--rpc")
     | because(

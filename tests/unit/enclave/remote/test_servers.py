@@ -78,7 +78,9 @@ async def test_what_llama_cpp_is_asked() -> None:
         "samplers": ["penalties", "temperature", "top_k", "min_p", "top_p"], "frequency_penalty": 0.0,
         "presence_penalty": 0.0, "repeat_penalty": 1.5, "repeat_last_n": len(prompt) + 9, "seed": 0, "stop": [],
         "logit_bias": [], "stream": True, "return_tokens": True, "cache_prompt": False, "n_cache_reuse": 0,
-        "id_slot": -1, "n_probs": 0, "post_sampling_probs": False, "grammar": '%llguidance {}\nstart: "ab"',
+        "id_slot": -1, "n_probs": 0, "post_sampling_probs": False, "response_fields": [
+            "stop", "tokens", "tokens_predicted", "tokens_evaluated", "content", "stop_type", "model",
+        ], "grammar": '%llguidance {}\nstart: "ab"',
     }  # fmt: skip
 
 
