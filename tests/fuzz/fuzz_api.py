@@ -7,7 +7,7 @@ from collections.abc import Callable
 from confide_enclave.api.constraints import format_rule, make_grammar
 from confide_enclave.api.embeddings import EmbeddingParameters
 from confide_enclave.api.reading import parse_parameters
-from confide_enclave.api.responses import ResponseParameters
+from confide_enclave.api.response_parameters import ResponseParameters
 from confide_enclave.api.speech import Splitter
 from confide_enclave.engine.grammar import complaint
 from confide_enclave.errors import Refusal
