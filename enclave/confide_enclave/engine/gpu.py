@@ -13,7 +13,7 @@ from confide_enclave.engine.blocks import KvPool
 from confide_enclave.engine.card import EngineLimits, choose_dtype
 from confide_enclave.engine.config import DecoderConfig, read_config
 from confide_enclave.engine.cuda import CudaLane, choose_gpu
-from confide_enclave.engine.gpu_runner import MAX_GRAPH_ROWS, GpuRunner
+from confide_enclave.engine.gpu_runner import MAX_GRAPH_CONTEXT, MAX_GRAPH_ROWS, GpuRunner
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.model import Decoder
 from confide_enclave.engine.package import Model
@@ -81,7 +81,7 @@ def rows_of_step(limits: EngineLimits) -> int:
 
 
 def count_need(config: DecoderConfig, arrays: Mapping[str, Array], limits: EngineLimits, pages: int) -> Need:
-    """Count what weights and cache take, and at most a step, twice: launched one by one, and as a graph."""
+    """Count what weights and cache take, and at most a step that is launched and one that is replayed."""
     exact, dtype = limits.mode == "exact", getattr(torch, choose_dtype(limits))
     weights = 8 * limits.context_tokens * config.head_dim  # the table of turns
     for name, array in arrays.items():
@@ -89,12 +89,16 @@ def count_need(config: DecoderConfig, arrays: Mapping[str, Array], limits: Engin
         weights += array.size * dtype.itemsize if is_matrix else array.nbytes
     per_row = config.head_dim * (1 if exact else dtype.itemsize) + 4
     cache = pages * PAGE_TOKENS * 2 * config.layers * config.kv_heads * per_row
-    queries, drawn = config.heads * config.head_dim, rows_of_step(limits)
-    row = 4 * (4 * config.width + 4 * queries + 4 * config.kv_heads * config.head_dim + 4 * config.hidden)
-    few = min(drawn, MAX_GRAPH_ROWS) * config.heads * (4 * limits.context_tokens + 8 * config.head_dim)
-    rows = limits.prefill_chunk_tokens + drawn
+    drawn, context = rows_of_step(limits), limits.context_tokens
+    states = 16 * (config.width + config.hidden + (config.heads + config.kv_heads) * config.head_dim)
+
+    def compute(rows: int, scores: int) -> int:
+        return rows * (states + 8 * config.heads * (config.head_dim + 3)) + 4 * config.heads * scores
+
+    rows, replayed = limits.prefill_chunk_tokens + drawn, min(drawn, MAX_GRAPH_ROWS)
+    steps = compute(rows, rows * context) + compute(replayed, min(replayed * context, MAX_GRAPH_CONTEXT))
     logits = 3 * 4 * config.vocabulary * drawn
-    return Need(weights, cache, 2 * (rows * row + few) + logits + _SPARE_BYTES)
+    return Need(weights, cache, steps + logits + _SPARE_BYTES)
 
 
 def too_little(need: Need, free: int, total: int) -> ConfigError:
