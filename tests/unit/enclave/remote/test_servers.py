@@ -105,6 +105,10 @@ async def test_tokens_that_it_keeps_back_count_and_are_text() -> None:
             await answer(engine, request(logprobs=1))
         assert caught.value.code == "engine_refused"
         assert len(server.bodies) == 7
+        # An end that follows a part of a character is not named either.
+        server.ids = [*spell("a"), emoji[0]]
+        broken = await answer(engine)
+        assert (text(broken), broken[-1].completion_tokens, broken[-1].finish_reason) == ("a", 3, "stop")
 
 
 @pytest.mark.parametrize(
