@@ -58,7 +58,7 @@ def share_cores(file: str, settings: EnclaveSettings) -> EnclaveSettings:
 
 
 def _names_no_threads(engine: EngineLimits | RemoteSettings) -> bool:
-    return isinstance(engine, EngineLimits) and engine.threads == 0
+    return isinstance(engine, EngineLimits) and engine.threads == 0 and engine.device == "cpu"
 
 
 @cache
