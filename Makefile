@@ -92,9 +92,10 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-# On a GPU: every kernel against its definition, and its speed. Without one it says so.
+# On a GPU: every kernel against its definition, its speed, and the engine's. Without one it says so. In the virtual
+# environment where there is one.
 bench-gpu:
-	@$(PYTHON) -m tests.bench_gpu
+	@$(if $(wildcard $(VENV)/.ready),$(BIN)/python,$(PYTHON)) -m tests.bench_gpu $(BENCH_GPU_ARGS)
 
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --require-hashes -r $(LOCKS)/fuzz.lock

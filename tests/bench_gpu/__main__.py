@@ -1,20 +1,38 @@
-"""Check every kernel on the GPU at hand, time it beside its peers, write a dated table to build/."""
+"""Check every kernel on the GPU at hand, time it and the engine beside their peers, write a dated table to build/.
+
+`python -m tests.bench_gpu [check] [kernels] [engine]`
+"""
 
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.bench_gpu.cases import Case
+    from tests.bench_gpu.timing import Ceilings
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = ("kernel", "shape", "time", "rate", "of the ceiling", "peers", "right", "graph")
-NEEDS = ("torch", "triton", "numba", "numpy", "pytest")
+FOLDERS = ("kernels", "enclave", "protocol")
+NEEDS = ("torch", "triton", "numba", "numpy", "pytest", "cryptography")
+PARTS = ("check", "kernels", "engine")
+ENGINE_NEEDS = ("structlog", "llguidance", "tokenizers", "jinja2", "pydantic")
 
 
-def main() -> int:
-    sys.path.insert(0, str(ROOT / "kernels"))
+def main(arguments: Sequence[str] = ()) -> int:
+    """Do all, or the parts that are named."""
+    if unknown := set(arguments) - set(PARTS):
+        print(
+            f"bench-gpu: no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr
+        )
+        return 2
+    sys.path[:0] = [str(ROOT / each) for each in FOLDERS]
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         return unmeasured(f"not installed: {', '.join(missing)}")
     import torch
@@ -23,25 +41,62 @@ def main() -> int:
         return unmeasured("no CUDA GPU is at hand")
     if torch.cuda.get_device_capability() < (8, 0):
         return unmeasured(f"{torch.cuda.get_device_name()} is too old: compute capability 8.0 or newer is needed")
-    checked = check()
-    rows, bad = measure()
-    write([*facts(), "", checked, "", *table(rows)])
-    return 1 if bad or "FAILED" in checked else 0
+    from tests.bench_gpu.timing import ceilings
+
+    parts, began, most = arguments or PARTS, datetime.now(UTC), ceilings()
+    lines = facts()
+    if "check" in parts:
+        lines += ["", self_test(), check()]
+    # What there is by now is written even if the rest never ends.
+    write(lines, began)
+    if "kernels" in parts:
+        lines += ["", *table(measure(most))]
+        write(lines, began)
+    if "engine" in parts:
+        lines += ["", *measure_engine(most.copy)]
+    write(lines, began)
+    print("\n".join(lines))
+    return 1 if any(word in line for line in lines for word in ("FAILED", "BROKE", "| NO |")) else 0
 
 
 def unmeasured(why: str) -> int:
-    write([f"not yet measured: {why}"])
+    line = f"not yet measured: {why}"
+    write([line], datetime.now(UTC))
+    print(line)
     return 0
 
 
-def write(lines: list[str]) -> None:
-    now = datetime.now(UTC)
-    text = "\n".join([f"# Kernels on a GPU, {now:%Y-%m-%d %H:%M} UTC", "", *lines, ""])
-    path = ROOT / "build" / f"bench-gpu-{now:%Y%m%d-%H%M}.md"
+def write(lines: list[str], began: datetime) -> None:
+    text = "\n".join([f"# Kernels and engine on a GPU, {began:%Y-%m-%d %H:%M} UTC", "", *lines, ""])
+    path = ROOT / "build" / f"bench-gpu-{began:%Y%m%d-%H%M}.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-    print(text)
     print(f"written: {path}", file=sys.stderr)
+
+
+def self_test() -> str:
+    """Run what an enclave runs before it serves."""
+    import torch
+    from confide_kernels import selftest
+
+    selftest.check(torch.device("cuda"))  # compiles
+    began = time.perf_counter()
+    faults = selftest.check(torch.device("cuda"))
+    seconds = time.perf_counter() - began
+    return f"self-test in {seconds:.1f} s: {'FAILED: ' + '; '.join(faults) if faults else 'passed'}"
+
+
+def measure_engine(copy_bytes_s: float) -> list[str]:
+    """Return the table of the engine end to end, or why there is none."""
+    import torch
+
+    if missing := [name for name in ENGINE_NEEDS if importlib.util.find_spec(name) is None]:
+        return [f"end to end: not yet measured: not installed: {', '.join(missing)}"]
+    from tests.bench_gpu import engine, shapes
+
+    torch.cuda.empty_cache()
+    print("bench-gpu: the engine end to end", file=sys.stderr, flush=True)
+    return engine.report(shapes.QWEN3_06B, engine.REAL, "cuda", copy_bytes_s)
 
 
 def check() -> str:
@@ -51,7 +106,7 @@ def check() -> str:
     done = subprocess.run(
         [*command, "--import-mode=importlib", "-p", "no:cacheprovider", "--confcutdir", folder, f"{folder}/triton"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *(ROOT / each for each in FOLDERS)]))},
         capture_output=True,
         text=True,
     )
@@ -86,40 +141,44 @@ def groups() -> list[Callable[[str, bool], Iterator]]:
     ]
 
 
-def measure() -> tuple[list[tuple[str, ...]], bool]:
+def measure(most: "Ceilings") -> list[tuple[str, ...]]:
     """Time every case. One that breaks says so in its row, and the others go on."""
     import torch
 
-    from tests.bench_gpu.timing import ceilings, time_run
-
-    most = ceilings()
     rows = [
         ("copy of 1 GiB", "", "", f"{most.copy / 1e9:.0f} GB/s", "", "", "", ""),
         ("fill of 1 GiB", "", "", f"{most.fill / 1e9:.0f} GB/s", "", "", "", ""),
         ("cuBLAS bf16", "8192^3", "", f"{most.bf16 / 1e12:.0f} T/s", "", "", "", ""),
         ("torch._int_mm", "8192^3", "", f"{most.int8 / 1e12:.0f} T/s", "", "", "", ""),
     ]
-    bad = False
     for group in groups():
         try:
-            for case in group("cuda", False):
-                print(f"bench-gpu: {case.name}", file=sys.stderr, flush=True)
-                right = case.check()
-                own = time_run(case.run)
-                rate = case.work / own.median_us * 1e6
-                unit = f"{rate / 1e9:.0f} GB/s" if case.of in ("copy", "fill") else f"{rate / 1e12:.0f} T/s"
-                peers = [f"{name} {peer_ratio(peer, own.median_us)}" for name, peer in case.peers.items()]
-                bad |= not right
-                share = f"{rate / getattr(most, case.of):.0%} of {case.of}"
-                time = f"{own.median_us:.1f} us"
-                says = "yes" if right else "NO"
-                graph = "yes" if own.graph else "no"
-                rows.append((case.name, case.shape, time, unit, share, "; ".join(peers), says, graph))
-        except (RuntimeError, ImportError, ValueError, TypeError, AssertionError) as problem:
-            bad = True
-            rows.append((f"{group.__name__} broke", f"{type(problem).__name__}: {problem}"[:120], *[""] * 6))
+            rows += [_measure_case(case, most) for case in group("cuda", False)]
+        except Exception as problem:  # noqa: BLE001 - a case that cannot be made is printed; other groups go on
+            rows.append(_broke(group.__name__, problem))
         torch.cuda.empty_cache()
-    return rows, bad
+    return rows
+
+
+def _measure_case(case: "Case", most: "Ceilings") -> tuple[str, ...]:
+    from tests.bench_gpu.timing import time_run
+
+    print(f"bench-gpu: {case.name}", file=sys.stderr, flush=True)
+    try:
+        right = case.check()
+        own = time_run(case.run)
+    except Exception as problem:  # noqa: BLE001 - whatever a kernel raises is printed; others go on
+        return _broke(case.name, problem)
+    rate = case.work / own.median_us * 1e6
+    unit = f"{rate / 1e9:.0f} GB/s" if case.of in ("copy", "fill") else f"{rate / 1e12:.0f} T/s"
+    peers = "; ".join(f"{name} {peer_ratio(peer, own.median_us)}" for name, peer in case.peers.items())
+    share = f"{rate / getattr(most, case.of):.0%} of {case.of}"
+    says, graph = "yes" if right else "NO", "yes" if own.graph else "no"
+    return case.name, case.shape, f"{own.median_us:.1f} us", unit, share, peers, says, graph
+
+
+def _broke(name: str, problem: Exception) -> tuple[str, ...]:
+    return f"{name} BROKE", f"{type(problem).__name__}: {problem}"[:120].replace("\n", " "), *[""] * 6
 
 
 def peer_ratio(peer: Callable[[], object], own_us: float) -> str:
@@ -137,4 +196,4 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

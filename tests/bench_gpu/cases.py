@@ -165,6 +165,30 @@ def rotation(device: str, small: bool) -> Iterator[Case]:
         {"eager": eager, "compile": compiled(eager)},
         right,
     )
+    data = torch.zeros(2, n, kv_heads, width, dtype=torch.float16 if small else torch.bfloat16, device=device)
+    floats = qkv.floats().to(data.dtype)
+
+    def eager_floats() -> Tensor:
+        return rope.naive.rotate_store_floats(floats, heads, turns, places, data, places)
+
+    def close() -> bool:
+        own = torch.zeros(2, n, kv_heads, width, dtype=data.dtype)
+        got = rope_gpu.rotate_store_floats(floats[:2], heads, turns, places[:2], data, places[:2])
+        cpu_heads = rope.Heads(None, *(each.cpu() for each in heads[1:3]), 1e-6)
+        there = rope.naive.rotate_store_floats(
+            *cpu(floats), cpu_heads, turns.cpu(), *cpu(places), own, *cpu(places)
+        )
+        return same(got, there, 2e-2) and same(data[:, :2], own[:, :2], 2e-2)
+
+    yield Case(
+        "head norm + RoPE + store, bf16",
+        f"{n}x({queries}+2*{kv_heads})x{width}",
+        lambda: rope_gpu.rotate_store_floats(floats, heads, turns, places, data, places),
+        values * 4 + n * 8 * width,
+        "copy",
+        {"eager": eager_floats, "compile": compiled(eager_floats)},
+        close,
+    )
 
 
 def products(device: str, small: bool) -> Iterator[Case]:

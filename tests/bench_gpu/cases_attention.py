@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
-from confide_kernels.attention import Span, Spans, exact
+from confide_kernels.attention import Fixed, Span, Spans, exact, place
 from confide_kernels.attention import triton as attention_gpu
-from confide_kernels.attention.tiles import place
 from confide_kernels.rope import Cache
 from confide_kernels.sampling import naive as sampling_naive
 from confide_kernels.sampling import triton as sampling_gpu
@@ -14,10 +14,12 @@ from torch.nn import functional
 
 from tests.bench_gpu.cases import Case, same
 
+PAGE_ROWS = 16
+
 
 def attention(device: str, small: bool) -> Iterator[Case]:
     heads, kv_heads, width = (4, 2, 32) if small else (32, 8, 128)
-    sequences, context, prompt = (2, 70, 40) if small else (64, 4096, 8192)
+    sequences, context, prompt = (2, 80, 40) if small else (64, 4096, 8192)
     dtype = torch.float16 if small else torch.bfloat16
     rows = max(sequences * context, prompt)
     cache = Cache(
@@ -25,14 +27,20 @@ def attention(device: str, small: bool) -> Iterator[Case]:
         torch.rand(2, kv_heads, rows, device=device),
     )
     keys, values = torch.randn(2, rows, kv_heads, width, device=device).to(dtype)
-    # Pages of sixteen rows, scattered.
-    order = torch.randperm(rows // 2).repeat_interleave(2) * 2 + torch.arange(rows // 2 * 2) % 2
+    # Pages, scattered.
+    pages = torch.randperm(rows // PAGE_ROWS)
+    order = (pages[:, None] * PAGE_ROWS + torch.arange(PAGE_ROWS)).flatten()
     decode = [Span(i, 1, context, order[i * context : (i + 1) * context]) for i in range(sequences)]
-    for name, spans, n in (
-        ("decode", decode, sequences),
-        ("prefill", [Span(0, prompt, prompt, slice(0, prompt))], prompt),
+    numbers = np.array([(i, 1, context, i * context // PAGE_ROWS) for i in range(sequences)], np.int64)
+    where, group = torch.device(device), heads // kv_heads
+    # As a graph of the engine has it.
+    fixed = Fixed(sequences, context, len(pages), PAGE_ROWS, group, where)
+    fixed.update(Spans.paged(numbers, pages.to(torch.int32).numpy(), PAGE_ROWS))
+    whole = [Span(0, prompt, prompt, slice(0, prompt))]
+    for name, spans, n, placed in (
+        ("decode", decode, sequences, fixed.placed),
+        ("prefill", whole, prompt, place(Spans.of(whole), group, where)),
     ):
-        placed = place(Spans.of(spans), heads // kv_heads, torch.device(device))
         q = torch.randn(n, heads, width, device=device)
         levels, tops = (q * 40).clamp(-127, 127).to(torch.int8), torch.rand(n, heads, device=device) * 0.1
         floats, peers = q.to(dtype), sdpa(q.to(dtype), keys, values, spans)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from confide_kernels import place
 
-from tests.fakes import decoder as toy
 from tests.unit.kernels.triton.shared import DEVICE, require_triton, same_bits
 
 require_triton()
-pytestmark = pytest.mark.skipif(
-    DEVICE != "cpu", reason="the toy decoder lives on the CPU: tests of the engine do this"
-)
+if DEVICE != "cpu":
+    pytest.skip("the toy decoder lives on the CPU; the engine's own tests use a GPU", allow_module_level=True)
+from tests.fakes import decoder as toy  # noqa: E402
+
 IDS = [1, 5, 7, 9, 2, 40, 3, 8, 8, 21, 30, 4, 6, 2, 90, 17, 33, 60, 12, 5, 44]
 
 
