@@ -183,7 +183,7 @@ class Directory:
         node.due = time.monotonic() + min(self._settings.interval_s, rest_s / 2)
         self._metrics.appraisal(node.name, "accepted")
         keyset = attested.keyset.digest.hex()
-        if self._turned(node, "accepted", keyset):
+        if node.ready and self._turned(node, "accepted", keyset):
             self._log.info("node_accepted", node=node.name, keyset=keyset, simulated=simulated)
 
     def _refuse(self, node: Node, checks: list[str]) -> None:
