@@ -11,6 +11,7 @@ import pytest
 from confide_attestation.policy import load_policy
 from confide_enclave.defaults import AnswerSettings
 from confide_enclave.engine.card import EngineLimits
+from confide_enclave.reload import FIXED, FIXED_LIMITS
 from confide_enclave.settings import (
     DeviceSettings,
     DialectSettings,
@@ -160,6 +161,13 @@ def test_there_is_time_to_stop_gracefully() -> None:
         found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
         assert found
         assert int(found[1]) > grace_s
+
+
+def test_a_reload_is_the_signal_that_the_enclave_takes() -> None:
+    """The unit's reload sends SIGHUP, and the operator's page tells of every setting that it cannot change."""
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in (DEPLOY / "systemd/confide-enclave.service").read_text()
+    told = (DEPLOY / "README.md").read_text().partition("## Changing models while it runs")[2].partition("\n## ")[0]
+    assert [name for name in (*FIXED, *FIXED_LIMITS) if f"`{name}`" not in told and f"`[{name}]`" not in told] == []
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
