@@ -118,6 +118,32 @@ class Options:
         return kept | dict(chosen) | dict(self.environment)
 
 
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def because(reason: str, text: str) -> dict[str, str]:
+    """Return each name with the reason."""
+    return dict.fromkeys(text.split(), reason)
+
+
+# Of torch and NCCL, whoever uses them. None loads code, names a file, opens a port or reaches another machine.
+TORCH_VARIABLES: Final = words("""
+    CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER OMP_NUM_THREADS MKL_NUM_THREADS PYTORCH_CUDA_ALLOC_CONF
+    NCCL_ALGO NCCL_PROTO NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE NCCL_IB_DISABLE NCCL_NVLS_ENABLE
+    NCCL_CUMEM_ENABLE NCCL_BUFFSIZE NCCL_NTHREADS NCCL_MIN_NCHANNELS NCCL_MAX_NCHANNELS
+""")
+# No request of such a server leaves the machine, and what it listens on beside its socket is loopback.
+TORCH_ENVIRONMENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "TP_SOCKET_IFNAME": "lo",
+}
+
+
 def check_command(command: Sequence[str]) -> None:
     """Raises: ValueError unless it is a program or `python -m module`, and at most `serve` after it."""
     words = command[1:-1] if command[1:] and command[-1] == "serve" else command[1:]
@@ -128,15 +154,6 @@ def check_command(command: Sequence[str]) -> None:
             f'{refused} does not belong here: it is a program or "python", "-m", "module", then at most "serve"; '
             "more belongs into `arguments`"
         )
-
-
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-def because(reason: str, text: str) -> dict[str, str]:
-    """Return each name with the reason."""
-    return dict.fromkeys(text.split(), reason)
 
 
 def _take_values(words: list[str], *, many: bool) -> list[str]:

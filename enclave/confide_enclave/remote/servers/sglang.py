@@ -12,6 +12,8 @@ from confide_enclave.remote.servers.options import (
     OURS,
     SHARES,
     SPANS_MACHINES,
+    TORCH_ENVIRONMENT,
+    TORCH_VARIABLES,
     Options,
     because,
     words,
@@ -63,20 +65,8 @@ _OPTIONS: Final = Options(
         --stream-interval --incremental-streaming-output
         """,
     ),
-    variables=words("""
-        CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER OMP_NUM_THREADS MKL_NUM_THREADS PYTORCH_CUDA_ALLOC_CONF
-        NCCL_ALGO NCCL_PROTO NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE NCCL_IB_DISABLE NCCL_NVLS_ENABLE
-        NCCL_CUMEM_ENABLE NCCL_BUFFSIZE NCCL_NTHREADS NCCL_MIN_NCHANNELS NCCL_MAX_NCHANNELS
-    """),
-    environment={
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "DO_NOT_TRACK": "1",
-        "SGLANG_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        "TP_SOCKET_IFNAME": "lo",
-    },
+    variables=TORCH_VARIABLES,
+    environment=TORCH_ENVIRONMENT | {"SGLANG_HOST_IP": "127.0.0.1"},
 )
 
 

@@ -12,6 +12,8 @@ from confide_enclave.remote.servers.options import (
     OTHER_WEIGHTS,
     OURS,
     SPANS_MACHINES,
+    TORCH_ENVIRONMENT,
+    TORCH_VARIABLES,
     Options,
     because,
     words,
@@ -68,11 +70,8 @@ _OPTIONS: Final = Options(
         --generation-config --structured-outputs-config
         """,
     ),
-    # None of these loads code, names a file, opens a port or reaches another machine.
-    variables=words("""
-        CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER OMP_NUM_THREADS MKL_NUM_THREADS PYTORCH_CUDA_ALLOC_CONF
-        NCCL_ALGO NCCL_PROTO NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE NCCL_IB_DISABLE NCCL_NVLS_ENABLE
-        NCCL_CUMEM_ENABLE NCCL_BUFFSIZE NCCL_NTHREADS NCCL_MIN_NCHANNELS NCCL_MAX_NCHANNELS
+    variables=TORCH_VARIABLES
+    | words("""
         VLLM_ATTENTION_BACKEND VLLM_CPU_KVCACHE_SPACE VLLM_CPU_OMP_THREADS_BIND VLLM_CPU_NUM_OF_RESERVED_CPU
         VLLM_CPU_SGL_KERNEL VLLM_WORKER_MULTIPROC_METHOD VLLM_PP_LAYER_PARTITION VLLM_SKIP_P2P_CHECK
         VLLM_USE_FLASHINFER_SAMPLER VLLM_USE_DEEP_GEMM VLLM_MOE_USE_DEEP_GEMM VLLM_ALLREDUCE_USE_SYMM_MEM
@@ -88,17 +87,7 @@ _OPTIONS: Final = Options(
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "would let the weights change while it runs",
         "VLLM_PLUGINS": OTHER_CODE,
     },
-    # No request of the server leaves the machine, and what it listens on beside its socket is loopback.
-    environment={
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        "TP_SOCKET_IFNAME": "lo",
-    },
+    environment=TORCH_ENVIRONMENT | {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1"},
 )
 
 
