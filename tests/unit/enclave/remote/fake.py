@@ -3,7 +3,6 @@
 Also a program of its own, with the arguments that the enclave gives; it needs nothing but Python.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -48,7 +47,7 @@ class Server:
     running: int = 0
 
     @asynccontextmanager
-    async def at(self, path: str | None = None) -> AsyncIterator[str]:
+    async def at(self, path: str | None = None, port: int = 0) -> AsyncIterator[str]:
         """Serve on a unix socket, or on loopback; give the url."""
         if path is not None:
             # Bound by hand, as vLLM does: a socket that is left over is in the way.
@@ -56,7 +55,7 @@ class Server:
             listener.bind(path)
             server, url = await asyncio.start_unix_server(self._serve, sock=listener), f"unix:{path}"
         else:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._serve, "127.0.0.1", port)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server:
             yield url
@@ -226,23 +225,31 @@ def begin() -> None:
             json.dump({"argv": sys.argv[1:], "environment": {**environment}, "pid": os.getpid()}, file)
 
 
+def read_key(path: str) -> str:
+    with open(path) as file:
+        return file.read().strip().removeprefix("api-key: ")
+
+
 async def main() -> None:
     """Serve as the enclave asks; `FAKE_*` variables choose the fault."""
-    parser = argparse.ArgumentParser()
-    for name in ("--uds", "--served-model-name", "--max-model-len", "--dtype"):
-        parser.add_argument(name)
-    known, _ = parser.parse_known_args()
-    environment = os.environ
+    given, environment = dict(zip(sys.argv[1:], sys.argv[2:], strict=False)), os.environ
     await asyncio.sleep(float(environment.get("FAKE_LOAD_S", "0")))
     server = Server(
         [int(token) for token in environment.get("FAKE_IDS", "10,11").split(",")],
-        model=known.served_model_name,
         version=environment.get("FAKE_VERSION", VERSION),
-        max_model_len=int(known.max_model_len),
-        api_key=environment["VLLM_API_KEY"],
         step_s=float(environment.get("FAKE_STEP_S", "0")),
     )
-    async with server.at(known.uds):
+    place, port = given.get("--uds"), 0
+    server.model = given.get("--served-model-name") or given["--alias"]
+    if place is not None:
+        server.max_model_len, server.api_key = int(given["--max-model-len"]), environment["VLLM_API_KEY"]
+    elif "--config" in given:
+        server.kind, server.max_model_len, port = "sglang", int(given["--context-length"]), int(given["--port"])
+        server.api_key = read_key(given["--config"])
+    else:
+        server.kind, server.api_key, place = "llama.cpp", environment["LLAMA_API_KEY"], given["--host"]
+        server.max_model_len, server.grammars = int(given["--ctx-size"]) // int(given["--parallel"]), False
+    async with server.at(place, port):
         print("serving", flush=True)
         while True:
             await asyncio.sleep(0.05)

@@ -1,6 +1,9 @@
 """Servers of three kinds behind one engine: what each is asked, what it says, and in what it may not differ."""
 
+import json
+import os
 import re
+import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,8 +26,10 @@ from tests.unit.enclave.remote.support import (
     settings,
     spell,
     spell_bytes,
+    started,
     text,
     tokens,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +289,26 @@ def test_overrides_may_not_say_what_the_model_is(kind, words) -> None:
     """Nor which code reads it: the manifest's digest is of its own files."""
     with pytest.raises(ValidationError, match=r"not on the list of its members|JSON object"):
         settings(command=("x",), server=kind, arguments=words)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_is_started_and_comes_back(kind, tmp_path) -> None:
+    """Over its socket or port, with a key that is in no argument; killed, it is there again; then it is gone."""
+    notes, ids = tmp_path / "notes", ",".join(map(str, spell("Paris")))
+    async with opened(started({"FAKE_NOTES": str(notes), "FAKE_IDS": ids}, server=kind)) as engine:
+        assert text(await answer(engine)) == "Paris"
+        first = json.loads(notes.read_text())
+        key = engine._client.api_key
+        assert len(key) == 64
+        assert key not in " ".join(first["argv"])
+        os.kill(first["pid"], signal.SIGKILL)
+        await until(lambda: not engine.ready)
+        await until(lambda: engine.ready)
+        assert text(await answer(engine)) == "Paris"
+        second = json.loads(notes.read_text())
+    assert second["pid"] != first["pid"]
+    assert not os.path.exists(f"/proc/{second['pid']}")  # noqa: ASYNC240
+    assert not os.path.exists(engine._folder or "")  # noqa: ASYNC240
 
 
 def test_sglang_reads_its_key_from_a_file_of_its_own(tmp_path, monkeypatch) -> None:
