@@ -9,7 +9,9 @@ Fields = list[tuple[bytes, bytes]]
 METHODS = b"GET, POST"
 HEADERS = b"authorization, content-type, incremental"
 MAX_AGE_S = 600
-EHBP_HEADERS = b", " + labels.FIELD_EHBP_KEY.encode()
+# EHBP leaves the application's own fields where they are: those of OpenAI's SDK pass the browser, and end here.
+_STAINLESS = ("arch", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout")
+EHBP_HEADERS = ", ".join(["", labels.FIELD_EHBP_KEY, *(f"x-stainless-{name}" for name in _STAINLESS)]).encode()
 EHBP_EXPOSED = (b"access-control-expose-headers", labels.FIELD_EHBP_NONCE.encode())
 
 

@@ -54,4 +54,14 @@ def authentic(data: bytes) -> None:
         raise AssertionError("a changed body opened")
 
 
+def seeds() -> dict[str, list[bytes]]:
+    """Give requests that open, with one frame and with several, so that fuzzing starts past the first one."""
+    found = []
+    for key, texts in ((KEYS[0], [b"{}"]), (KEYS[1], [b"a", b"", b"b" * 100])):
+        enc, context = hpke.setup_base_sender(SUITE, key.public, REQUEST_INFO, b"\x04" * 32)
+        sealed = [context.seal(b"", text) for text in texts]
+        found.append(enc + b"\x05" + b"".join(len(each).to_bytes(4, "big") + each for each in sealed))
+    return {"ehbp_frames": found}
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {"ehbp_frames": frames, "ehbp_authentic": authentic}
