@@ -84,6 +84,8 @@ def peer_rows(quick: bool) -> list[Row]:
                 continue
             clients[peer] = Client(peer, (*script.command, "client"), {"plain": plain["url"], **server})
         measured, broken = measure(clients, quick)
+    if "ours" in broken:
+        raise PeerAbsent(broken["ours"])
     mine = measured["ours"]
     found = []
     for name, unit, take in FIGURES:

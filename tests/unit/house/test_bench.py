@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.bench import Row, __main__, absent, ours, versus
+from tests.bench import Row, __main__, absent, client, ours, versus
 from tests.bench.subjects import Script, running
 from tests.bench.timing import interleaved_us
 from tests.bench.turns import in_turns_us, starting
@@ -105,6 +105,19 @@ def test_every_subject_still_runs(variant: str) -> None:
         assert reasons == {}
         assert subjects[variant].cpu_us("request", 1) >= 0
         assert subjects[variant].cpu_us("stream", 1) >= 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
+def test_our_client_still_runs(tmp_path: Path) -> None:
+    """A request, a burst and a paced stream, in clear and sealed, against the server with live evidence."""
+    with client.our_server(tmp_path) as ready:
+        family = client.Client("ours", client.OURS, {**ready, "shape": "bucketed"})
+        with family.ready_for_pairs() as process:
+            for kind in client.COUNTS:
+                samples = family.pairs(process, kind, 1)
+                assert {name: len(taken) for name, taken in samples.items()} == {"plain": 1, "sealed": 1}
+        assert set(family.once("first")) == {"plain", "import", "sealed"}
+        assert family.once("memory", "sealed") > 10_000_000
 
 
 def test_a_row_may_say_what_was_judged() -> None:
