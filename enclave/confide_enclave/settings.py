@@ -266,7 +266,7 @@ def _contradicting_models(settings: EnclaveSettings) -> Iterator[tuple[str, str]
     places = ["model", *(f"more_models.{index}" for index in range(len(settings.more_models)))]
     for place, model in zip(places, settings.models, strict=True):
         if isinstance(model.engine, RemoteSettings) and model.weights is None:
-            yield f"{place}.weights", "is missing; name the published directory that the server reads"
+            yield f"{place}.weights", "is missing; name what the server reads, a published directory or a GGUF file"
         if isinstance(model.engine, EngineLimits) and model.engine.is_on_gpu and not settings.gpus:
             engine = "engine" if place == "model" else f"{place}.engine"
             yield f"{engine}.device", "is a GPU, which must be attested as well: prompts go there; set gpus = true"

@@ -67,7 +67,7 @@ class RemoteEngine(Engine):
     def load(cls, weights: Path, name: str, settings: RemoteSettings, file: str) -> "RemoteEngine":
         """Start the server, or find it, and return when it is ready. Raises: ConfigError.
 
-        weights: the published directory that the server reads, from which come our tokenizer and template. `file`
+        weights: what the server reads, from which come our tokenizer and template too. `file`
         names the configuration in messages.
         """
         vocabulary = read_vocabulary(weights)
