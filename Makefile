@@ -79,7 +79,9 @@ test-llama-cpp: $(VENV)/.ready
 test-js: $(VENV)/.ready
 	@command -v npm >/dev/null || { echo "test-js: 'npm' is not on PATH; install Node 20.19 or newer" >&2; exit 2; }
 	@cd client/js && npm ci --ignore-scripts --no-fund --no-audit && npm run build && npm test
-	@$(BIN)/python -m pytest tests/integration/test_js_client.py tests/integration/test_js_verdicts.py $(PYTEST_ARGS)
+	@cd examples/react && npm ci --ignore-scripts --no-fund --no-audit
+	@$(BIN)/python -m pytest tests/integration/test_js_client.py tests/integration/test_js_verdicts.py \
+		tests/integration/test_examples.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .

@@ -1,6 +1,9 @@
 """Every example runs as it stands, before a playground with embeddings."""
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.fakes.stack import Stack, running_stack
+from tests.fakes.stack import QUESTION, Stack, running_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -79,9 +82,50 @@ def test_langchain(embedding: Stack) -> None:
 
 def test_curl(embedding: Stack) -> None:
     """The proxy is started, asked and stopped by a shell script."""
-    said = run(embedding, "sh", str(EXAMPLES / "curl_proxy.sh"))
-    assert "Paris" in said
-    assert '"service": "confide-proxy"' in said
+    answer, status = map(json.loads, run(embedding, "sh", str(EXAMPLES / "curl_proxy.sh")).splitlines())
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+    assert (status["service"], status["verified"]) == ("confide-proxy", True)
+    assert [receipt["outcome"] for receipt in status["receipts"]] == ["complete"]
+
+
+@pytest.fixture(scope="module")
+def react() -> Path:
+    """Build the page from what is locked; only `make test-js` may fetch it."""
+    folder = EXAMPLES / "react"
+    if shutil.which("node") is None or not (folder / "node_modules").exists():
+        pytest.skip("examples/react has no node_modules: `make test-js` makes them")
+    if not (ROOT / "client/js/dist/index.js").exists():
+        pytest.skip("client/js is not built; run `make test-js`")
+    subprocess.run(["npm", "run", "build"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def play(stack: Stack, folder: Path, policy: str) -> dict[str, str | None]:
+    config = {"gateway": stack.url, "apiKey": stack.ground.api_key, "policy": policy, "allowSimulated": True}
+    file = stack.ground.write("react.json", json.dumps(config))
+    done = subprocess.run(
+        ["node", str(folder / "play.js"), str(file), QUESTION], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown: dict[str, str | None] = json.loads(done.stdout)
+    if "skip" in shown:
+        pytest.skip(str(shown["skip"]))
+    assert "error" not in shown
+    return shown
+
+
+def test_react(embedding: Stack, react: Path) -> None:
+    """In headless Chromium the component verifies, streams, and shows the receipt; or why it asks nothing."""
+    policy = embedding.ground.policy_file.read_text()
+    shown = play(embedding, react, policy)
+    assert "Paris" in (shown["answer"] or "")
+    assert shown["receipt"] == "Signed in the enclave: complete"
+    assert "Simulated" in (shown["alert"] or "")
+    measured = hashlib.sha384(b"the playground's image").hexdigest()
+    assert measured in policy
+    refused = play(embedding, react, policy.replace(measured, "00" * 48))
+    assert "measurement" in (refused["alert"] or "")
+    assert refused["answer"] is refused["receipt"] is None
 
 
 @pytest.mark.anyio
