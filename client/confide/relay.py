@@ -234,7 +234,12 @@ class Relay:
         def renew() -> None:
             # What was verified stands until its own end; then the caller sees the fault.
             with suppress(ConfideError):
-                self.verify(authorization)
+                try:
+                    self.verify(authorization)
+                except RelayRefused as refusal:
+                    if refusal.status in _OF_ONE_KEY:  # so the next caller's key may do it at once
+                        self._next_renewal_s = 0.0
+                    raise
 
         with self._lock:
             if self._renewal is None or not self._renewal.is_alive():

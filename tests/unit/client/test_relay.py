@@ -237,6 +237,25 @@ def test_renewal_runs_behind_the_callers_back(wire: Wire, monkeypatch: pytest.Mo
         relay.ready()
 
 
+def test_a_key_that_is_refused_delays_nobody_elses_renewal(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 401 the next caller renews at once; after a fault of the way it is left alone for a while."""
+    now = [float(NOW)]
+    relay = a_peer().relay(clock=lambda: now[0])
+    now[0] = relay.ready("good").valid_until_unix_s - 10
+    asked: list[str] = []
+
+    def refuse(url: str, nonce: bytes, authorization: str | None, *more: object) -> bytes:
+        asked.append(authorization or "")
+        raise RelayRefused(401) if authorization == "bad" else RelayUnreachable
+
+    monkeypatch.setattr(relay_module, "fetch_evidence", refuse)
+    for key in ("bad", "good", "good"):
+        relay.ready(key)
+        assert relay._renewal is not None
+        relay._renewal.join(5)
+    assert asked == ["bad", "good"]
+
+
 def test_replacing_a_stale_key_needs_another_one(wire: Wire) -> None:
     """After a refused key there is something new to seal to only if fresh evidence names another keyset."""
     relay = a_peer().relay()
