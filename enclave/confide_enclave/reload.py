@@ -1,4 +1,4 @@
-"""Reading the settings again while the process lives: other models, a new manifest and new keys (SPEC 3.6).
+"""Reading the settings again while the process lives: other models, a new manifest and new keys (SPEC 3.5).
 
 What can be known before is checked first, while the old models still answer: the settings, the files of the models,
 the machine. Only then is all drained, what is not wanted any more closed, and the new loaded. A fault before the

@@ -19,6 +19,7 @@ from confide_attestation.errors import AppraisalRejected
 from confide_protocol.receipt import ReceiptClaims
 
 from tests.fakes import gguf
+from tests.fakes.js import running_js
 from tests.fakes.stack import Stack, running_stack
 
 FIRST = "smollm2-135m-instruct"
@@ -43,7 +44,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         (folder / f"{name}.gguf").write_bytes(gguf.toy_llama(seed))
     eager = "\n[appraisal]\ninterval_s = 1.0\nretry_s = 0.2\nhealth_interval_s = 0.5\n"
     with running_stack(
-        folder, enclave_settings=SETTINGS.replace("NAME", "second"), gateway_settings=eager
+        folder, gpus=0, enclave_settings=SETTINGS.replace("NAME", "second"), gateway_settings=eager
     ) as running:
         ground = running.ground
         shutil.copy(ground.policy_file, folder / "old.toml")
@@ -143,6 +144,24 @@ def test_the_command_line_asks_for_a_model_by_name(own: Stack, monkeypatch: pyte
     assert f"this enclave serves '{FIRST}', '{further.model}'" in result.output
 
 
+def test_the_typescript_client_reads_the_same_names(own: Stack) -> None:
+    """Its receipts are of the model that was asked for; a refusal's is of the first."""
+    (further,) = own.relay().ready().manifest.more_models
+    with running_js() as js:
+        assert "error" not in js.open(own.url, own.ground.policy_file.read_text(), key=own.ground.api_key)
+        for asked, named, status in (
+            (FIRST, FIRST, 200),
+            (further.model, further.model, 200),
+            ("none", FIRST, 404),
+        ):
+            said = [{"role": "user", "content": "hello"}]
+            answer = js(
+                "fetch", id="it", path="/chat/completions", body={"model": asked, "messages": said, "max_tokens": 4}
+            )
+            assert answer.get("error") is None, answer
+            assert (answer["status"], answer["claims"]["model"]) == (status, named)
+
+
 def test_an_answer_of_the_second_model_is_run_again(own: Stack, tmp_path: Path) -> None:
     """The auditor finds it in the manifest by the receipt's name; the weights of another are refused."""
     count = len(ended(own))
@@ -182,3 +201,14 @@ def test_a_wrong_file_is_refused_and_nothing_changes(own: Stack, change: tuple[s
         assert (told["event"], told["setting"]) == ("reload.refused", setting)
         assert told["remedy"]
         assert say(client, FIRST).keyset_digest == before
+
+
+def test_a_shutdown_amid_a_change(own: Stack) -> None:
+    """SIGTERM ends the process in good order, whatever a change has come to."""
+    enclave = own.ground.children["enclave"].process
+    reload(own, (own.ground.folder / "next.toml").read_text())
+    deadline_s = time.monotonic() + LIMIT_S
+    while httpx2.get(own.enclave_url + "/healthz").status_code == 200 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    enclave.terminate()
+    assert enclave.wait(LIMIT_S) == 0
