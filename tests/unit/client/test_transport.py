@@ -8,6 +8,7 @@ import httpx
 import httpx2
 import pytest
 from confide import relay as relay_module
+from confide.pools import Pools
 from confide.transport import transports
 from confide_protocol import labels
 from confide_protocol.errors import (
@@ -269,4 +270,20 @@ def test_many_tasks_share_one_verification(client: Client) -> None:
         assert [answer.content for answer in answers] == [STREAM] * 6
 
     asyncio.run(run())
+    assert len(client.wire.fetched) == 1
+
+
+def test_trio_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under trio the same answer comes, over a pool of that loop's own."""
+    trio = pytest.importorskip("trio", reason="trio is not installed: no client was run under it")
+    client = Client(httpx2, True, monkeypatch)
+    pools = Pools(object)
+
+    async def run() -> object:
+        async with httpx2.AsyncClient(transport=client.transport) as http:
+            assert (await http.post(URL, json={})).content == STREAM
+        assert pools.of_loop() is pools.of_loop()
+        return pools.of_loop()
+
+    assert trio.run(run) is not trio.run(run)
     assert len(client.wire.fetched) == 1
