@@ -244,9 +244,9 @@ def test_a_key_that_is_refused_delays_nobody_elses_renewal(wire: Wire, monkeypat
     now[0] = relay.ready("good").valid_until_unix_s - 10
     asked: list[str] = []
 
-    def refuse(url: str, nonce: bytes, authorization: str | None, *more: object) -> bytes:
-        asked.append(authorization or "")
-        raise RelayRefused(401) if authorization == "bad" else RelayUnreachable
+    def refuse(url: str, nonce: bytes, fields: dict[str, str], *more: object) -> bytes:
+        asked.append(fields["authorization"])
+        raise RelayRefused(401) if asked[-1] == "bad" else RelayUnreachable
 
     monkeypatch.setattr(relay_module, "fetch_evidence", refuse)
     for key in ("bad", "good", "good"):
