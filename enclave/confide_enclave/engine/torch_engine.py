@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import secrets
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Final
 
 import structlog
 import torch
-from confide_protocol.errors import CapacityExceeded, EngineError
+from confide_protocol.errors import CapacityExceeded, ConfigError, EngineError
 
 from confide_enclave.engine import Delta, Engine, GenerationRequest, ModelCard, Sampling
 from confide_enclave.engine.blocks import KvPool
@@ -365,6 +366,8 @@ class TorchEngine(Engine):
 
 
 def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
+    if "TRITON_INTERPRET" in os.environ:
+        raise ConfigError("the environment", "TRITON_INTERPRET", "is for tests alone; remove it")
     if limits.is_on_gpu:
         from confide_enclave.engine import gpu
 

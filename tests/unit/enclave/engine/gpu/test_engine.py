@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from confide_enclave.engine import Delta, GenerationRequest, Sampling, gpu
+from confide_enclave.engine import Delta, GenerationRequest, Sampling, gpu, torch_engine
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.torch_engine import TorchEngine
@@ -41,7 +41,7 @@ async def running(toy: Path, **limits) -> AsyncIterator[TorchEngine]:
         await engine.close()
 
 
-def request(prompt: str = "hello", max_tokens: int = 2, **sampling) -> GenerationRequest:
+def ask(prompt: str = "hello", max_tokens: int = 2, **sampling) -> GenerationRequest:
     values = {"temperature": 0.0, "top_p": 1.0, "seed": 1} | sampling
     return GenerationRequest(prompt, Sampling(max_tokens=max_tokens, **values), bytes(32))
 
@@ -60,9 +60,9 @@ async def idle(engine: TorchEngine) -> None:
 async def test_answers_are_those_of_a_cpu(toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone on a CPU or in a crowd on a GPU: the same deltas. Afterwards every row of the cache is zero."""
     asked = [
-        request("abc" * 9, temperature=0.8, logprobs=1),
-        request("abcabcabcabc", max_tokens=5),
-        request("xyz", temperature=1.1, top_p=0.8, top_k=9, repetition_penalty=1.2),
+        ask("abc" * 9, temperature=0.8, logprobs=1),
+        ask("abcabcabcabc", max_tokens=5),
+        ask("xyz", temperature=1.1, top_p=0.8, top_k=9, repetition_penalty=1.2),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(place, "INTERPRETED", False)
@@ -80,7 +80,7 @@ async def test_answers_are_those_of_a_cpu(toy: Path, lane: Lane, monkeypatch: py
 async def test_memory_that_runs_out_ends_a_step_alone(toy: Path, lane: Lane) -> None:
     """Whoever took part gets an error that has a name; the engine goes on, and gives what it gave."""
     async with running(toy) as engine:
-        before = await collect(engine, request())
+        before = await collect(engine, ask())
         run = engine._runner._compute
 
         def full(made: object) -> None:
@@ -89,8 +89,8 @@ async def test_memory_that_runs_out_ends_a_step_alone(toy: Path, lane: Lane) -> 
 
         engine._runner._compute = full
         with pytest.raises(CapacityExceeded):
-            await collect(engine, request())
-        assert await collect(engine, request()) == before
+            await collect(engine, ask())
+        assert await collect(engine, ask()) == before
         assert not engine.lost
         await idle(engine)
         assert not engine._runner.pool.data.any()
@@ -106,11 +106,11 @@ async def test_a_lost_gpu_ends_the_engine(toy: Path, lane: Lane, monkeypatch: py
 
         monkeypatch.setattr(engine._runner, "_compute", fail)
         with pytest.raises(EngineError):
-            await collect(engine, request())
+            await collect(engine, ask())
         await asyncio.to_thread(engine._thread.join, 10)
         assert engine.lost
         with pytest.raises(EngineError, match="closed"):
-            await collect(engine, request())
+            await collect(engine, ask())
 
 
 async def test_a_fault_that_the_gpu_gets_over(toy: Path, lane: Lane) -> None:
@@ -124,8 +124,8 @@ async def test_a_fault_that_the_gpu_gets_over(toy: Path, lane: Lane) -> None:
 
         engine._runner._choose = fail
         with pytest.raises(EngineError, match="the engine failed"):
-            await collect(engine, request())
-        assert len(await collect(engine, request())) == 2
+            await collect(engine, ask())
+        assert len(await collect(engine, ask())) == 2
         assert not engine.lost
 
 
@@ -158,3 +158,51 @@ async def test_a_gpu_that_is_too_small(toy: Path, lane: Lane, monkeypatch: pytes
     monkeypatch.setattr(lane, "record", full)
     with pytest.raises(ConfigError, match="lower cache_tokens"):
         await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+async def test_who_waits_is_told_while_the_next_step_is_computed(
+    toy: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """On a GPU; on a CPU, where nothing computes meanwhile, before. In order either way, and the last at once."""
+    if device == "cuda":
+        request.getfixturevalue("lane")
+    told: list[str] = []
+    async with running(toy, device=device, speculate="off") as engine:
+        run, deliver, say = engine._runner.run, engine._deliver, engine._say
+        monkeypatch.setattr(engine._runner, "run", lambda step: told.append("step") or run(step))
+        monkeypatch.setattr(engine, "_deliver", lambda *item: told.append("drawn") or deliver(*item))
+
+        def telling() -> None:
+            told.extend("told" for _ in engine._unsaid)
+            say()
+
+        monkeypatch.setattr(engine, "_say", telling)
+        deltas = await collect(engine, ask(max_tokens=3))
+        assert [delta.completion_tokens for delta in deltas] == [1, 2, 3]
+        await idle(engine)
+    first, later = ["step", "drawn"], ["step", "told", "drawn"]
+    assert told == (first + later + later + ["told"] if device == "cuda" else [*first, "told"] * 3)
+
+
+async def test_a_gpu_without_a_pause_is_erased_all_the_same(
+    toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many seconds between two steps, and whenever nothing is left to do."""
+    erased: list[int] = []
+    async with running(toy) as engine:
+        monkeypatch.setattr(engine._runner, "erase", lambda: erased.append(len(engine._scheduler.sequences)))
+        await collect(engine, ask(max_tokens=3))
+        await idle(engine)
+        assert erased == [0]
+        monkeypatch.setattr(torch_engine, "ERASE_S", 0.0)
+        await collect(engine, ask(max_tokens=3))
+        await idle(engine)
+        assert erased == [0, 1, 1, 0]
+
+
+async def test_the_interpreter_serves_nobody(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets some products wrong, silently: an environment that asks for it is refused."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ConfigError, match="TRITON_INTERPRET: is for tests"):
+        await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS.model_copy(update={"device": "cpu"}))

@@ -23,6 +23,8 @@ from confide_kernels import place
 from tests.fakes import decoder as toy
 from tests.fakes.lane import HostLane
 
+# The interpreter's arithmetic is numpy's, which warns of numbers that are not finite.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 CONTEXT, PAGES = 64, 24
 
 
