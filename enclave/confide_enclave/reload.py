@@ -120,8 +120,8 @@ class Reloader:
             log.error("reload.refused", **_told(fault))  # noqa: TRY400
             return
         log.info("reload.draining")
-        await self._enclave.drain(self._settings.limits.shutdown_grace_s)
         try:
+            await self._enclave.drain(self._settings.limits.shutdown_grace_s)
             await self._close_all_but(wanted)
             await self._open(settings, wanted)
         except Exception as fault:  # noqa: BLE001 - nothing is served until the file is read again
@@ -140,12 +140,11 @@ class Reloader:
         return same and self._enclave.serving and settings == self._settings
 
     async def _close_all_but(self, wanted: Sequence[Wanted]) -> None:
-        kept = [each for each in self._loaded if any(each.suits(one) for one in wanted)]
-        for each in self._loaded:
-            if each not in kept:
+        for each in list(self._loaded):
+            if not any(each.suits(one) for one in wanted):
+                self._loaded.remove(each)
                 self._enclave.parts.remove(each.part)
                 await each.part.close()
-        self._loaded = kept
 
     async def _open(self, settings: EnclaveSettings, wanted: Sequence[Wanted]) -> None:
         gc.collect()  # of what was closed, keys too: the new may need the room

@@ -275,6 +275,21 @@ async def test_a_model_that_does_not_load_leaves_nothing_served(
     assert (await node.ask("c")).status == 200
 
 
+async def test_a_model_that_does_not_close_leaves_nothing_served(start: Callable[..., Reloading]) -> None:
+    """It is let go of, whatever it said; the next try loads what is still missing."""
+    node = start("a", "b")
+
+    async def close() -> None:
+        raise OSError("CANARY")
+
+    node.source.engines[1].close = close  # type: ignore[method-assign]
+    assert await node.write(file_of("a", "c")) == ["reload.draining", "reload.failed"]
+    assert node.logs[1]["error"] == "OSError"
+    assert (await node.call("GET", "/healthz")).status == 503
+    assert await node.write(file_of("a", "c")) == ["reload.draining", "reload.done"]
+    assert [each.model for each in (await node.served()).models] == ["a", "c"]
+
+
 async def test_the_same_file_changes_nothing(start: Callable[..., Reloading]) -> None:
     """Not even the keys."""
     node = start("a", "b")
