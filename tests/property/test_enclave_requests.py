@@ -7,7 +7,7 @@ import pytest
 from confide_enclave.api.embeddings import EmbeddingParameters
 from confide_enclave.api.parameters import ChatParameters, CompletionParameters
 from confide_enclave.api.reading import parse_parameters
-from confide_enclave.api.responses import ResponseParameters
+from confide_enclave.api.response_parameters import ResponseParameters
 from confide_enclave.errors import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
