@@ -188,7 +188,7 @@ class _Graph:
         entries = shape.rows * pages_for(shape.context)
         self._spans = attention.Fixed(*shape, entries, PAGE_TOKENS, group, lane.device)
         self._unused = torch.tensor([[0], [0], [_NOWHERE]]).repeat(1, shape.rows)
-        self._inputs = self._unused.to(lane.device)
+        self._inputs = self._unused.to(lane.device, copy=True)
         tokens, positions, rows = self._inputs
         self._replay, self._states = lane.record(
             lambda: model.states(tokens, positions, rows, self._spans.placed, pool)
