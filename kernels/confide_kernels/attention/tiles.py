@@ -22,13 +22,15 @@ _ENOUGH: Final = 528
 class Tiles(NamedTuple):
     """Tiles of query rows.
 
-    numbers: [tiles, 4] int64, of each its first packed row, rows, how many rows of context the first sees, and
-    where those begin; a tile of no rows is padding. size: rows of a product. longest: the most that any row sees.
+    numbers: [tiles, 5] int64, of each its first packed row, rows, how many rows of context the first sees, where
+    those begin, and how many rows the tiles before it have; a tile of no rows is padding. size: rows of a product.
+    longest: the most that any row sees. rows: what all tiles have, at most.
     """
 
     numbers: Tensor
     size: int
     longest: int
+    rows: int
 
 
 class Placed(NamedTuple):
@@ -55,10 +57,10 @@ class Fixed:
     ) -> None:
         self._group = group
         size = _size(FEW, group)
-        numbers = torch.zeros(rows, 4, dtype=torch.int64, device=device)
-        nothing = Tiles(torch.zeros(0, 4, dtype=torch.int64, device=device), size, 0)
+        numbers = torch.zeros(rows, 5, dtype=torch.int64, device=device)
+        nothing = Tiles(torch.zeros(0, 5, dtype=torch.int64, device=device), size, 0, 0)
         pages = torch.zeros(entries, dtype=torch.int32, device=device)
-        self.placed = Placed(pages, page_rows, Tiles(numbers, size, longest), nothing)
+        self.placed = Placed(pages, page_rows, Tiles(numbers, size, longest, rows), nothing)
 
     def update(self, spans: Spans) -> None:
         """Put these spans in the place of others, in stream order; nothing waits. Raises: ValueError."""
@@ -71,7 +73,7 @@ class Fixed:
         if (numbers[:, 0] + numbers[:, 1] > count).any() or numbers[:, 1].sum() > count:
             raise ValueError(f"the place is for {count} packed rows")
         tiles = _cut(numbers, _step(placed.few.size, self._group))
-        whole = np.zeros((count, 4), np.int64)
+        whole = np.zeros((count, 5), np.int64)
         whole[: len(tiles)] = tiles
         device = placed.rows.device
         send(torch.from_numpy(whole), device, placed.few.numbers)
@@ -90,7 +92,7 @@ def place(spans: Spans, group: int, device: torch.device) -> Placed:
 def _tiles(numbers: I64, group: int, size: int, device: torch.device) -> Tiles:
     size = _size(size, group)
     tiles = torch.from_numpy(_cut(numbers, _step(size, group)))
-    return Tiles(send(tiles, device), size, int(numbers[:, 2].max(initial=0)))
+    return Tiles(send(tiles, device), size, int(numbers[:, 2].max(initial=0)), int(numbers[:, 1].sum()))
 
 
 def _cut(spans: I64, step: int) -> I64:
@@ -100,7 +102,8 @@ def _cut(spans: I64, step: int) -> I64:
     own = np.repeat(np.arange(len(spans)), counts)
     first = (np.arange(len(own)) - np.repeat(counts.cumsum() - counts, counts)) * step
     rest = queries[own] - first
-    return np.stack([start[own] + first, np.minimum(rest, step), context[own] - rest + 1, where[own]], 1)
+    rows = np.minimum(rest, step)
+    return np.stack([start[own] + first, rows, context[own] - rest + 1, where[own], rows.cumsum() - rows], 1)
 
 
 def _size(least: int, group: int) -> int:

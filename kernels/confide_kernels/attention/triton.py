@@ -68,7 +68,9 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, 
 
 
 def _attend_few(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, out: Tensor, split: int | None) -> None:
-    (n, heads, width), kv_heads, tiles = q.shape, cache.data.shape[2], spans.few
+    (_, heads, width), kv_heads, tiles = q.shape, cache.data.shape[2], spans.few
+    # Not for rows that go the other way: theirs would be as many as a prompt has, over the longest context of all.
+    n = tiles.rows
     split = split or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _BLOCK)
     splits = -(-tiles.longest // split)
     scores = torch.empty(n, heads, splits * split, device=q.device)
@@ -136,7 +138,7 @@ def _score(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
         query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
@@ -146,9 +148,9 @@ def _score(
             row = row_of(rows, where, t, last, page_rows)
             made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
             shown = own[:, None] & (t[None, :] < sees[:, None])
-            tl.store(scores + places[:, None] * length + t[None, :], made, shown)
+            tl.store(scores + at[:, None] * length + t[None, :], made, shown)
             most = tl.maximum(most, tl.max(tl.where(shown, ordered_bits(made), _BELOW), 1))
-        tl.atomic_max(greatest + places, most, own)
+        tl.atomic_max(greatest + at, most, own)
 
 
 @kernel
@@ -176,22 +178,22 @@ def _weigh(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    _, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        most = decode(tl.load(greatest + places, own, 0))
+        most = decode(tl.load(greatest + at, own, 0))
         reach, total = tl.zeros([size], tl.int32), tl.zeros([size], tl.int64)
         for first in range(begin, tl.minimum(begin + split, last), block):
             t = first + tl.arange(0, block)
             row = row_of(rows, where, t, last, page_rows)
             shown = own[:, None] & (t[None, :] < sees[:, None])
-            made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
+            made = tl.load(scores + at[:, None] * length + t[None, :], shown, 0.0)
             weights, odd = make_weights(made, most, shown, table)
             total += tl.sum(weights.to(tl.int64), 1)
             scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
             reach = tl.maximum(reach, reach_of(tl.where(shown, scaled, 0.0), odd))
-        tl.atomic_max(tops + places, reach, own)
-        tl.atomic_add(totals + places, total, own)
+        tl.atomic_max(tops + at, reach, own)
+        tl.atomic_add(totals + at, total, own)
 
 
 @kernel
@@ -219,18 +221,18 @@ def _sum(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    _, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
-        most = decode(tl.load(greatest + places, own, 0))
-        per_level = divide(_MOST, decode_top(tl.load(tops + places, own, 0)))
+        most = decode(tl.load(greatest + at, own, 0))
+        per_level = divide(_MOST, decode_top(tl.load(tops + at, own, 0)))
         high, middle = tl.zeros([size, wide], tl.int32), tl.zeros([size, wide], tl.int32)
         low = tl.zeros([size, wide], tl.int32)
         for first in range(begin, tl.minimum(begin + split, last), block):
             t = first + tl.arange(0, block)
             row = row_of(rows, where, t, last, page_rows)
             shown = own[:, None] & (t[None, :] < sees[:, None])
-            made = tl.load(scores + places[:, None] * length + t[None, :], shown, 0.0)
+            made = tl.load(scores + at[:, None] * length + t[None, :], shown, 0.0)
             weights, _ = make_weights(made, most, shown, table)
             scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
             a, b, c = digits_of(tl.where(shown, scaled, 0.0), per_level)
@@ -239,8 +241,8 @@ def _sum(
             middle = tl.dot(b, values, middle, out_dtype=tl.int32)
             low = tl.dot(c, values, low, out_dtype=tl.int32)
         j = tl.arange(0, wide)
-        at = sums + places[:, None] * width + j[None, :]
-        tl.atomic_add(at, join_digits(high, middle, low), own[:, None] & (j < width)[None, :])
+        shown = own[:, None] & (j < width)[None, :]
+        tl.atomic_add(sums + at[:, None] * width + j[None, :], join_digits(high, middle, low), shown)
 
 
 @kernel
@@ -256,15 +258,14 @@ def _join(
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _, _, _ = load_tile(numbers, heads, kv_heads, size)
+    places, own, _, _, _, at = load_tile(numbers, heads, kv_heads, size)
     unit = (
-        decode_top(tl.load(tops + places, own, 0)).to(tl.float64)
-        * _UNIT
-        / tl.load(totals + places, own, 1).to(tl.float64)
+        decode_top(tl.load(tops + at, own, 0)).to(tl.float64) * _UNIT / tl.load(totals + at, own, 1).to(tl.float64)
     )
     j = tl.arange(0, wide)
-    at, shown = places[:, None] * width + j[None, :], own[:, None] & (j < width)[None, :]
-    tl.store(out + at, (tl.load(sums + at, shown, 0).to(tl.float64) * unit[:, None]).to(tl.float32), shown)
+    shown = own[:, None] & (j < width)[None, :]
+    made = tl.load(sums + at[:, None] * width + j[None, :], shown, 0).to(tl.float64) * unit[:, None]
+    tl.store(out + places[:, None] * width + j[None, :], made.to(tl.float32), shown)
 
 
 @kernel
@@ -287,7 +288,7 @@ def _attend_many(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, _ = load_tile(numbers, heads, kv_heads, size)
     query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
     bits = tl.full([size], _BELOW, tl.int32)
     for first in range(0, last, block):

@@ -33,7 +33,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Spans | Placed, split
 def _attend_tiles(
     q: Tensor, keys: Tensor, values: Tensor, spans: Placed, tiles: Tiles, out: Tensor, split: int
 ) -> None:
-    n, heads, width = q.shape
+    n, (_, heads, width) = tiles.rows, q.shape
     kv_heads, splits = keys.shape[1], -(-tiles.longest // split)
     shape = {"heads": heads, "kv_heads": kv_heads, "width": width, "size": tiles.size, "wide": block_of(width, 32)}
     parts = out if splits == 1 else torch.empty(splits, n, heads, width, device=q.device)
@@ -84,7 +84,7 @@ def _attend(
     block: tl.constexpr,
     page_rows: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, among = load_tile(numbers, heads, kv_heads, size)
     query, j = load_queries(q, places, own, width, wide), tl.arange(0, wide)
     begin = tl.program_id(2) * split
     peak, total = tl.full([size], float("-inf"), tl.float32), tl.zeros([size], tl.float32)
@@ -106,13 +106,13 @@ def _attend(
         value = tl.load(values + at, there, 0.0)
         made = tl.dot(weights.to(value.dtype), value, made * fading[:, None], input_precision="ieee")
         peak = higher
-    offset = tl.program_id(2).to(tl.int64) * count
-    at = (offset + places)[:, None] * width + j[None, :]
     if whole:
         made = made / total[:, None]
     else:
-        tl.store(peaks + offset + places, peak, own)
-        tl.store(totals + offset + places, total, own)
+        places = tl.program_id(2).to(tl.int64) * count + among
+        tl.store(peaks + places, peak, own)
+        tl.store(totals + places, total, own)
+    at = places[:, None] * width + j[None, :]
     tl.store(parts + at, made.to(parts.dtype.element_ty), own[:, None] & (j < width)[None, :])
 
 
@@ -131,13 +131,13 @@ def _merge(
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _, _, _ = load_tile(numbers, heads, kv_heads, size)
+    places, own, _, _, _, among = load_tile(numbers, heads, kv_heads, size)
     j = tl.arange(0, wide)
     shown = own[:, None] & (j < width)[None, :]
     peak, total = tl.full([size], float("-inf"), tl.float32), tl.zeros([size], tl.float32)
     made = tl.zeros([size, wide], tl.float32)
     for each in range(splits):
-        at = tl.cast(each, tl.int64) * count + places
+        at = tl.cast(each, tl.int64) * count + among
         its_peak = tl.load(peaks + at, own, 0.0)
         higher = tl.maximum(peak, its_peak)
         base = tl.where(higher == float("-inf"), 0.0, higher)

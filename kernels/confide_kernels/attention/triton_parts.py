@@ -13,14 +13,23 @@ _SPARE, _LAST = tl.constexpr(exact.SPARE), tl.constexpr(float(exact.LAST))
 @part
 def load_tile(
     numbers: tl.tensor, heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Return a program's places among [n, heads], which of them it has, what each sees, and where that begins."""
-    at = numbers + tl.program_id(0) * 4
-    start, count, seen, where = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Return a program's places among [n, heads], which of them it has, what each sees, the most that any does,
+    where that begins, and their places among the rows of all tiles.
+    """
+    at = numbers + tl.program_id(0) * 5
+    start, count, seen, where, before = (
+        tl.load(at),
+        tl.load(at + 1),
+        tl.load(at + 2),
+        tl.load(at + 3),
+        tl.load(at + 4),
+    )
     group: tl.constexpr = heads // kv_heads
     m = tl.arange(0, size)
-    places = (start + m // group) * heads + tl.program_id(1) * group + m % group
-    return places, m // group < count, seen + m // group, seen + count - 1, where
+    head = tl.program_id(1) * group + m % group
+    places, kept = (start + m // group) * heads + head, (before + m // group) * heads + head
+    return places, m // group < count, seen + m // group, seen + count - 1, where, kept
 
 
 @part

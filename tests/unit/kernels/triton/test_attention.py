@@ -125,7 +125,7 @@ def test_tiles_of_no_rows_change_nothing() -> None:
     spans = SPANS[3:5]
     own = slice(9, 11)
     placed = tiles.place(Spans.of([s._replace(start=s.start - 9) for s in spans]), 2, torch.device(DEVICE))
-    padding = torch.zeros(2, 4, dtype=torch.int64, device=DEVICE)
+    padding = torch.zeros(2, 5, dtype=torch.int64, device=DEVICE)
     few = placed.few._replace(numbers=torch.cat([placed.few.numbers, padding]))
     got = gpu.attend_int8(*on_device((q[own], tops[own], cache)), placed._replace(few=few))
     expected = exact.attend_int8(q, tops, cache, Spans.of(SPANS))

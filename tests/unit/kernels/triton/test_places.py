@@ -167,3 +167,29 @@ def test_processors_take_neither() -> None:
             attention.attend_int8(q[:1], tops[:1], cache, spans)
         with pytest.raises(ValueError, match="only GPUs"):
             attention.attend(q[:1].float(), *cache.data.float(), spans)
+
+
+@pytest.mark.parametrize("floats", [True, False])
+def test_a_long_prompt_beside_a_long_context_costs_no_room_for_both(
+    floats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept for each row of context is kept for the few rows that decode, not for those of a prompt."""
+    count, context, sizes = 40, 200, []
+    spans = Spans.of([Span(0, 1, context, slice(0, context)), Span(1, count, count, slice(0, count))])
+    placed = place(spans, HEADS // KV_HEADS, WHERE)
+    assert (placed.few.rows, placed.many.rows) == (1, count)
+    q, (keys, values) = torch.randn(count + 1, HEADS, WIDTH), torch.randn(2, context, KV_HEADS, WIDTH)
+    cache = Cache(torch.ones(2, context, KV_HEADS, WIDTH, dtype=torch.int8), torch.ones(2, KV_HEADS, context))
+    given = on_device((q, keys, values) if floats else (q.to(torch.int8), q[..., 0].abs(), cache))
+    for name in ("empty", "zeros", "full"):
+        original = getattr(torch, name)
+
+        def counted(*args, original=original, **kwargs) -> torch.Tensor:
+            made = original(*args, **kwargs)
+            sizes.append(made.numel())
+            return made
+
+        monkeypatch.setattr(torch, name, counted)
+    attend = gpu.attend if floats else gpu.attend_int8
+    attend(*given, placed, 64)
+    assert 0 < max(sizes) <= (count + 1) * HEADS * WIDTH < 4 * HEADS * 64 * (count + 1)
