@@ -178,7 +178,7 @@ def _weigh(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    _, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
+    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
         most = decode(tl.load(greatest + at, own, 0))
@@ -221,7 +221,7 @@ def _sum(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    _, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
+    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
     begin = tl.program_id(2) * split
     if begin < last:
         most = decode(tl.load(greatest + at, own, 0))
@@ -258,7 +258,7 @@ def _join(
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _, _, _, at = load_tile(numbers, heads, kv_heads, size)
+    places, own, _sees, _last, _where, at = load_tile(numbers, heads, kv_heads, size)
     unit = (
         decode_top(tl.load(tops + at, own, 0)).to(tl.float64) * _UNIT / tl.load(totals + at, own, 1).to(tl.float64)
     )
@@ -288,7 +288,7 @@ def _attend_many(
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where, _ = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, _at = load_tile(numbers, heads, kv_heads, size)
     query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
     bits = tl.full([size], _BELOW, tl.int32)
     for first in range(0, last, block):
