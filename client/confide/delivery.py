@@ -12,7 +12,7 @@ The rule, so that no call is executed twice:
 1. Nothing left this machine (no connection): the call may be tried again, as often as `Limits.recover_s` allows.
 2. The gateway says 503 (it passed nothing on), or the connection broke before an answer began: the *same sealed
    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
-   set (SPEC 6.4).
+   set (SPEC 6.4). So may they, once, after a 400 when fresh evidence names the very key that they are sealed to.
 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
    says 400 to them (no node holds the key), or the way broke and it then says that the node is gone. What a node
    that died had begun died with it, unanswered.
@@ -53,7 +53,7 @@ class Delivery:
         self.wait_s = 0.0
         self._call = call
         self._sealed_at_s = 0.0
-        self._sent = self._doubtful = self._resealed = False
+        self._sent = self._doubtful = self._resealed = self._repeated = False
         self._next: Callable[[], None] | None = None
         self._until_s: float | None = None
         self._tries = 0
@@ -120,11 +120,16 @@ class Delivery:
             raise self._final(refusal)
 
     def _renew(self, refusal: RelayRefused) -> None:
-        """Seal anew to the keyset that fresh evidence names, if it is another one."""
+        """Seal anew to the keyset that fresh evidence names; if that is the same one, repeat the bytes once.
+
+        A gateway that has just started says 400 for a node that it only finds a moment later.
+        """
         assert self.exchange is not None  # noqa: S101 - it was refused
-        if not self.relay.replace(self.exchange.keyset_digest, self.authorization):
+        if self.relay.replace(self.exchange.keyset_digest, self.authorization):
+            self._seal_anew(refusal)
+        elif self._repeated:
             raise refusal
-        self._seal_anew(refusal)
+        self._repeated = True
 
     def _settle(self, opened: ConfideError | None) -> None:
         """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`."""

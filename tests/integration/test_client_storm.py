@@ -1,4 +1,4 @@
-"""Fifty open conversations while keys rotate, the gateway restarts, and one of two nodes is lost."""
+"""Fifty open conversations while keys rotate, the gateway restarts or is killed, and one of two nodes is lost."""
 
 import json
 import signal
@@ -41,6 +41,10 @@ def restart_gateway(stack: Stack) -> None:
     old = stack.ground.children["gateway"].process
     old.send_signal(signal.SIGTERM)
     assert old.wait(LIMIT_S) == 0
+    start_gateway(stack)
+
+
+def start_gateway(stack: Stack) -> None:
     port = int(stack.url.rpartition(":")[2])
     stack.ground.start_gateway([stack.enclave_url, stack.second], port, GATEWAY)  # type: ignore[attr-defined]
 
@@ -78,6 +82,26 @@ def test_the_gateway_restarts(two: Stack) -> None:
         storm.wait_for(60, LIMIT_S)
     assert (storm.begun, storm.unbegun) == ({}, {})
     assert executions(two) - before == storm.calls + 1
+
+
+def test_the_gateway_is_killed(two: Stack) -> None:
+    """SIGKILL: what had begun ends in one typed error, what had not is answered, whatever the gateway was at.
+
+    No call is run twice: those whose sealed bytes a living enclave may hold are sent again as the same bytes, and
+    these it opens once.
+    """
+    before = executions(two)
+    with Storm(two) as storm:
+        storm.wait_for(20, LIMIT_S)
+        old = two.ground.children["gateway"].process
+        old.kill()
+        old.wait(LIMIT_S)
+        start_gateway(two)
+        storm.wait_for(60, LIMIT_S)
+    assert set(storm.begun) <= {"Truncated"}
+    assert set(storm.unbegun) <= {"OutcomeUnknown"}
+    # Each call's sealed bytes were opened at most once, those that end unknown included.
+    assert executions(two) - before <= storm.calls + 1
 
 
 def test_a_node_is_lost(two: Stack) -> None:

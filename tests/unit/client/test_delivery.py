@@ -239,6 +239,17 @@ def test_what_a_dead_node_had_begun_is_asked_of_another(library: str, monkeypatc
     assert len(set(asking.wire.seen_bytes)) == 2
 
 
+def test_a_gateway_that_finds_the_node_a_moment_later(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """400, and evidence of the very key that was sealed to: the same bytes again, and no more than once."""
+    asking = Asking(library, monkeypatch, clear(400))
+    assert asking.ask() == WHOLE
+    assert (len(asking.wire.seen_bytes), len(set(asking.wire.seen_bytes))) == (2, 1)
+    asking = Asking(library, monkeypatch, *[clear(400)] * 5)
+    with pytest.raises(RelayRefused, match="400"):
+        asking.ask()
+    assert (len(asking.wire.seen_bytes), len(set(asking.wire.seen_bytes))) == (2, 1)
+
+
 def test_a_call_is_sealed_anew_once(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that swaps nodes for ever gets two sealings out of a call, and no more."""
     asking = Asking(library, monkeypatch, *[lost(clear(400))] * 5)

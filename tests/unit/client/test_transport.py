@@ -183,12 +183,12 @@ def test_a_stale_key_costs_one_more_try(client: Client) -> None:
     assert nonces[0] == nonces[1]
 
 
-def test_a_400_that_stays_is_not_repeated(client: Client) -> None:
-    """The same keyset again: no second sealing. Another keyset each time: one more, then an end."""
+def test_a_400_that_stays_is_repeated_once(client: Client) -> None:
+    """The same keyset again: the same bytes once more. Another keyset each time: one more sealing. Then an end."""
     client.wire.reply = lambda sealed: (400, labels.MEDIA_PROBLEM, [])
     with pytest.raises(RelayRefused):
         client.ask()
-    assert (len(client.wire.seen), len(client.wire.fetched)) == (1, 2)
+    assert (len(client.wire.seen), len(client.wire.fetched)) == (2, 3)
 
     def reply(sealed: bytes) -> Any:
         client.wire.peer = Peer()
@@ -197,7 +197,7 @@ def test_a_400_that_stays_is_not_repeated(client: Client) -> None:
     client.wire.reply = reply
     with pytest.raises(RelayRefused):
         client.ask()
-    assert len(client.wire.seen) == 3
+    assert len(client.wire.seen) == 4
 
 
 @pytest.mark.parametrize("url", ["http://elsewhere.test/v1/x", "https://gateway.test/v1/x"])
