@@ -119,6 +119,15 @@ class Matcher:
         self._check()
         return mask
 
+    def accepts(self, token: int) -> bool:
+        """Tell whether a token may come next by its bytes alone: `mask` wants forced text in the longest tokens.
+
+        Raises: GrammarTooComplex.
+        """
+        accepted = self._matcher.validate_tokens([token]) == 1
+        self._check()
+        return accepted
+
     def advance(self, token: int) -> None:
         """Take a token that the mask allowed. Raises: GrammarTooComplex."""
         self._matcher.consume_token(token)

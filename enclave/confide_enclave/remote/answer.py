@@ -131,7 +131,8 @@ class Answer:
         if self._grammar.done:
             allowed = not self._tokens.token_bytes(token)
         else:
-            allowed = token < self._tokens.size and bool(self._grammar.mask()[token >> 3] >> (token & 7) & 1)
+            # Another tokenizer spells what is forced in other tokens.
+            allowed = token < self._tokens.size and self._grammar.accepts(token)
         if not allowed:
             raise EngineMalformed
         if not self._grammar.done:

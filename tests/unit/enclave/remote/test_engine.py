@@ -217,3 +217,12 @@ async def test_a_closed_engine_says_so() -> None:
         await engine.close()
         with pytest.raises(EngineError):
             await answer(engine)
+
+
+async def test_forced_text_may_come_in_any_tokens() -> None:
+    """The server's tokenizer decides how what a grammar forces is spelled: here letter by letter, not in one token."""
+    spelled = (tokens().token_bytes(token) for token in range(tokens().size))
+    whole = next(data.decode() for data in spelled if len(data) > 1 and data.isalpha())
+    server = Server(spell(whole))
+    async with connected(server) as engine:
+        assert text(await answer(engine, request(grammar=f'start: "{whole}"'))) == whole
