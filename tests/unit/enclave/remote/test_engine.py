@@ -220,7 +220,7 @@ async def test_a_closed_engine_says_so() -> None:
 
 
 async def test_forced_text_may_come_in_any_tokens() -> None:
-    """The server's tokenizer decides how what a grammar forces is spelled: here letter by letter, not in one token."""
+    """The server's tokenizer decides how what a grammar forces is spelled: here letter by letter."""
     spelled = (tokens().token_bytes(token) for token in range(tokens().size))
     whole = next(data.decode() for data in spelled if len(data) > 1 and data.isalpha())
     server = Server(spell(whole))
