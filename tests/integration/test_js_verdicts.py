@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confide_attestation.evidence import CpuEvidence, CpuKind, encode_bundle
+from confide_attestation.evidence import CpuEvidence, CpuKind, EvidenceBundle, encode_bundle
 from confide_attestation.policy import load_policy
 from confide_attestation.policy_text import SimulatedGpus, simulated_policy, simulated_tdx_policy
 from confide_attestation.result import AttestationResult
@@ -14,8 +14,13 @@ from confide_protocol.errors import ConfideError
 from tests.conformance import simulated
 from tests.conformance.mutate import mutations
 from tests.conformance.real import cases as real_cases
+from tests.fakes.azure_scene import SNP as AZURE_SNP
+from tests.fakes.azure_scene import TDX as AZURE_TDX
+from tests.fakes.azure_scene import AzureScene
+from tests.fakes.gpu_scene import GpuScene
 from tests.fakes.js import FOLDER, Js, b64, running_js
 from tests.fakes.scene import NONCE, NOW, Scene
+from tests.fakes.tdx_scene import TdxScene
 from tests.unit.attestation.test_appraise import dated, listed, rising
 from tests.unit.attestation.test_appraise_negatives import CASES, Corruption
 
@@ -109,6 +114,31 @@ def test_evidence_of_another_kind_is_judged_as_none(js: Js) -> None:
     """A report under another kind's name counts as absent in both."""
     scene = Scene()
     scene.bundle.update(cpu=CpuEvidence(CpuKind.TDX, scene.build()[0].cpu.report))
+    assert_same(*judged(js, scene))
+
+
+FOREIGN: dict[str, Callable[[], EvidenceBundle]] = {
+    "tdx": lambda: TdxScene().build()[0],
+    "azure-sev-snp": lambda: AzureScene(AZURE_SNP).build()[0],
+    "azure-tdx": lambda: AzureScene(AZURE_TDX).build()[0],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_genuine_evidence_of_another_machine_is_judged_as_none(js: Js, kind: str) -> None:
+    """What another policy would accept, this one refuses in both, check by check."""
+    scene, foreign = Scene(), FOREIGN[kind]()
+    assert foreign.cpu.kind.value == kind
+    scene.bundle.update(cpu=foreign.cpu)
+    theirs, ours = judged(js, scene)
+    assert ours.keyset is None
+    assert_same(theirs, ours)
+
+
+def test_gpus_that_no_policy_asks_for(js: Js) -> None:
+    """A policy without GPUs says the same of a machine that shows one."""
+    scene = Scene()
+    scene.bundle.update(gpus=GpuScene().build()[0].gpus)
     assert_same(*judged(js, scene))
 
 
