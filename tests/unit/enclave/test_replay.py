@@ -75,6 +75,15 @@ def test_a_signed_answer_comes_out_again() -> None:
     assert entry.load() is replay
 
 
+def test_what_a_request_left_open_is_what_its_receipt_says() -> None:
+    """The operator's own defaults are in no manifest: the receipt names what was used, and that comes out again."""
+    body = json.loads(one().disclosure.request_body)
+    left = {name: value for name, value in body.items() if name not in ("temperature", "top_p")}
+    assert left != body
+    checks = judged(request={"request_body": json.dumps(left).encode()})
+    assert checks["rerun_sampling"] == checks["rerun_answer"] == "PASS"
+
+
 def test_settings_that_decide_nothing_may_differ() -> None:
     """Batch, chunk and device are free in exact mode."""
     found = judged(
