@@ -116,7 +116,7 @@ NOTHING = "nothing at this path"
 NOT_STORED = "Nothing is stored"
 REFUSED: dict[str, tuple[Callable[[confide.OpenAI], Any], str]] = {
     "stored": (lambda client: client.chat.completions.create(**CHAT, store=True), "store"),
-    "an image": (lambda client: client.chat.completions.create(model=MODEL, messages=PICTURE), "only text"),
+    "an image": (lambda client: client.chat.completions.create(model=MODEL, messages=PICTURE), "text alone"),
     "continued": (lambda client: client.responses.create(**SAID, previous_response_id="resp_1"), "is stored here"),
     "in the background": (lambda client: client.responses.create(**SAID, background=True), "background"),
     "a built-in tool": (lambda client: client.responses.create(**SAID, tools=[{"type": "web_search"}]), "tools"),
