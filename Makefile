@@ -124,4 +124,4 @@ lock:
 	$(UV_COMPILE_GROUP) --group fuzz -o $(LOCKS)/fuzz.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-openai2 build dist client/js/node_modules client/js/dist client/js/page/dist
+	rm -rf $(VENV) $(VENV)-openai2 build dist client/js/node_modules client/js/dist client/js/page/dist examples/react/node_modules examples/react/dist
