@@ -1,6 +1,7 @@
 """The manifest of this installation: release, models, engine settings, shapes, platform."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 from confide_protocol.keyset import Manifest, ServedModel
@@ -17,7 +18,8 @@ def build_manifest(
     Shapes stand in a fixed order, so that the file's order does not change the digest. `cards`: of the models, in
     the settings' order; `encoder`: of embeddings.
     """
-    card, *more = cards
+    given = zip(cards, settings.models, strict=True)
+    card, *more = (replace(each, engine={**each.engine, **served.answers.manifest()}) for each, served in given)
     dialects = {"ehbp": True} if settings.dialects.ehbp else {}
     embeddings: dict[str, str] = {}
     if encoder is not None:

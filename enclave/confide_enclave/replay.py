@@ -16,7 +16,6 @@ from confide_protocol.errors import ConfideError
 from confide_protocol.keyset import Manifest, ServedModel
 from confide_protocol.receipt import ReceiptClaims
 from confide_protocol.shape import shape_named
-from pydantic import ValidationError
 
 from confide_enclave.api import Api, ApiRequest
 from confide_enclave.api.answer import error_body
@@ -42,6 +41,9 @@ _INDIFFERENT: Final = frozenset(
     }
 )
 _OF_WEIGHTS: Final = "source"
+# Taken from the manifest as they are: no engine has them.
+_ANSWERS: Final = frozenset(AnswerSettings().manifest())
+_NOT_COMPARED: Final = _INDIFFERENT | _ANSWERS | {_OF_WEIGHTS}
 
 
 class Rerun(NamedTuple):
@@ -116,7 +118,7 @@ async def rerun(
     """
     clock = lambda: float(claims.issued_unix_s)  # noqa: E731
     random = _drawing(claims.seed or 0)
-    answers = {claims.model: _answers(claims)}
+    answers = {claims.model: _answers(manifest, claims)}
     api = Api([engine], fingerprint(manifest), clock=clock, random=random, answers=answers)
     try:
         shape = shape_named(claims.shape)
@@ -153,15 +155,9 @@ def _drawing(seed: int) -> Callable[[int], bytes]:
     return lambda count: (seed % (1 << 8 * count)).to_bytes(count)
 
 
-def _answers(claims: ReceiptClaims) -> AnswerSettings:
-    """Take from the receipt what its request left out; what no settings can say, an answer differs in."""
-    said = claims.sampling
-    try:
-        return AnswerSettings(
-            temperature=float(said["temperature"]), top_p=float(said["top_p"]), max_tokens=int(said["max_tokens"])
-        )
-    except (KeyError, ValueError):
-        return AnswerSettings()
+def _answers(manifest: Manifest, claims: ReceiptClaims) -> AnswerSettings:
+    """Return what a request gets where it says nothing; `replay` has checked that the manifest says so."""
+    return AnswerSettings.read((manifest.find(claims.model) or manifest).engine)
 
 
 def plain(limits: EngineLimits, threads: int) -> EngineLimits:
@@ -179,10 +175,11 @@ def plain(limits: EngineLimits, threads: int) -> EngineLimits:
 
 
 def _limits(model: ServedModel) -> EngineLimits | None:
-    """Read the settings back that decide an answer."""
+    """Read the settings back that decide an answer; None where one is missing or not of this release."""
     try:
+        AnswerSettings.read(model.engine)
         return EngineLimits.model_validate({name: model.engine[name] for name in _DECIDING})
-    except (ValidationError, KeyError):
+    except (ValueError, KeyError):  # pydantic's is a ValueError
         return None
 
 
@@ -206,8 +203,8 @@ def _check_mode(model: ServedModel, claims: ReceiptClaims) -> Check:
 
 
 def _check_manifest(model: ServedModel, card: ModelCard) -> Check:
-    wanted = {name: value for name, value in model.engine.items() if name not in _INDIFFERENT | {_OF_WEIGHTS}}
-    found = {name: value for name, value in card.engine.items() if name not in _INDIFFERENT | {_OF_WEIGHTS}}
+    wanted = {name: value for name, value in model.engine.items() if name not in _NOT_COMPARED}
+    found = {name: value for name, value in card.engine.items() if name not in _NOT_COMPARED}
     return _same("rerun_manifest", {**wanted, "model": model.model}, {**found, "model": card.name}, "this engine")
 
 

@@ -128,6 +128,7 @@ def test_the_manifest_names_every_model(tmp_path: Path) -> None:
     assert digest(text + "max_waiting = 1\n") == manifest.digest
     assert digest(text.replace("max_sequences = 2", "max_sequences = 3")) != manifest.digest
     assert digest(text.replace('"b.gguf"', '"a.gguf"')) != manifest.digest
+    assert digest(text + "[more_models.answers]\ntop_p = 0.5\n") != manifest.digest
 
 
 def test_the_manifest_of_several_is_printed_without_torch(tmp_path: Path) -> None:

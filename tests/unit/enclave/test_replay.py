@@ -75,13 +75,20 @@ def test_a_signed_answer_comes_out_again() -> None:
     assert entry.load() is replay
 
 
-def test_what_a_request_left_open_is_what_its_receipt_says() -> None:
-    """The operator's own defaults are in no manifest: the receipt names what was used, and that comes out again."""
+def left_open() -> dict[str, Any]:
+    """The request without the parameters that an operator may have a default for."""
     body = json.loads(one().disclosure.request_body)
     left = {name: value for name, value in body.items() if name not in ("temperature", "top_p")}
     assert left != body
-    checks = judged(request={"request_body": json.dumps(left).encode()})
+    return {"request_body": json.dumps(left).encode()}
+
+
+def test_what_a_request_left_open_is_what_the_manifest_says() -> None:
+    """The operator's defaults stand in the manifest; an answer that was drawn with others is found out."""
+    used = {f"answer_{name}": one().claims.sampling[name] for name in ("temperature", "top_p")}
+    checks = judged(request=left_open(), engine=used)
     assert checks["rerun_sampling"] == checks["rerun_answer"] == "PASS"
+    assert judged(request=left_open(), engine=used | {"answer_temperature": "1.75"})["rerun_sampling"] == "FAIL"
 
 
 def test_settings_that_decide_nothing_may_differ() -> None:
@@ -104,6 +111,8 @@ def test_settings_that_decide_nothing_may_differ() -> None:
         ({"engine": {"kind": "vllm"}}, "rerun_manifest"),
         ({"engine": {"dtype": "bfloat16"}}, "rerun_manifest"),
         ({"engine": {"unknown": 1}}, "rerun_manifest"),
+        ({"engine": {"answer_top_p": "none"}}, "rerun_manifest"),
+        ({"engine": {"answer_max_tokens": -1}}, "rerun_manifest"),
         ({"model": "other"}, "rerun_manifest"),
         ({"engine": {"source": "00" * 32}}, "rerun_weights"),
         ({"manifest": {"tokenizer_digest": bytes(32)}}, "rerun_weights"),
