@@ -12,7 +12,7 @@ MAX_AGE_S = 600
 # EHBP leaves the application's own fields where they are: those of OpenAI's SDK pass the browser, and end here.
 _STAINLESS = ("arch", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout")
 EHBP_HEADERS = ", ".join(["", labels.FIELD_EHBP_KEY, *(f"x-stainless-{name}" for name in _STAINLESS)]).encode()
-EHBP_EXPOSED = (b"access-control-expose-headers", labels.FIELD_EHBP_NONCE.encode())
+EHBP_EXPOSED = (b"access-control-expose-headers", f"{labels.FIELD_EHBP_NONCE}, {labels.FIELD_KEYSET}".encode())
 
 
 class Cors:

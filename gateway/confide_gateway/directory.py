@@ -29,7 +29,7 @@ Judge = Callable[[bytes, bytes], AttestationResult]
 
 _UNAVAILABLE = 503
 REFRESH_S = 1.0
-"""Requests for a keyset that nobody holds cause at most one appraisal of a node in this time."""
+"""What clients ask for causes at most one appraisal of a node in this time."""
 
 
 class _NotReady(UpstreamError):
@@ -137,9 +137,16 @@ class Directory:
         """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""
         node = self.holding(digest_hex)
         if node is None and len(digest_hex) == 2 * labels.DIGEST_BYTES:
-            await asyncio.gather(*(self.appraise(node, not_within_s=REFRESH_S) for node in self.nodes))
+            since = time.monotonic() - REFRESH_S
+            await asyncio.gather(*(self.appraise(node, since=since) for node in self.nodes))
             node = self.holding(digest_hex)
         return node
+
+    async def renew(self, node: Node) -> None:
+        """Judge a node that has other keys than it had: by evidence asked for from now on, whoever asks for it."""
+        now = time.monotonic()
+        await asyncio.sleep(max(0.0, node.asked_at + REFRESH_S - now))
+        await self.appraise(node, since=now)
 
     def suspect(self, node: Node) -> None:
         """Take a node that could not be reached out of the rotation, until it is appraised again."""
@@ -148,13 +155,13 @@ class Directory:
         if self._turned(node, "unreachable"):
             self._log.warning("node_unreachable", node=node.name)
 
-    async def appraise(self, node: Node, *, not_within_s: float = 0.0) -> None:
-        """Judge a node by fresh evidence, unless that was done `not_within_s` ago.
+    async def appraise(self, node: Node, *, since: float = float("inf")) -> None:
+        """Judge a node by fresh evidence, unless some was asked for `since` then (on the monotonic clock).
 
         Refused or unreachable: out at once. No answer to be had: it stays until its last appraisal is too old.
         """
         async with node.lock:
-            if time.monotonic() - node.asked_at < not_within_s:
+            if node.asked_at >= since:
                 return
             node.asked_at = time.monotonic()
             nonce = os.urandom(NONCE_BYTES)

@@ -20,6 +20,7 @@ MEDIA_EVENTS: Final = "text/event-stream"
 NO_STORE: Final = (b"cache-control", b"no-store")
 # What a node's own clear answers may tell a client of EHBP beside what others are told.
 STALE_KEY: Final = 422
+TURNED_OFF: Final = 404  # in clear: one that speaks EHBP seals what it says of a path
 CLEAR_BODY_STATUS: Final = 415
 CLEAR_BODY: Final = json.dumps(
     {
@@ -43,7 +44,12 @@ def serves(path: str) -> bool:
 def api_path(scope: Scope) -> str | None:
     """Return the path to ask a node for, or None for one that no API has. The query is left out."""
     path: str = scope["path"]
-    return path if _API_PATH.fullmatch(path) and "//" not in path and ".." not in path else None
+    return path if _API_PATH.fullmatch(path) and _is_plain(path) else None
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether the path is one that every forwarder and every server reads as it stands."""
+    return "//" not in path and ".." not in path and "." not in path.split("/")
 
 
 def is_encapsulated_key(value: bytes) -> bool:

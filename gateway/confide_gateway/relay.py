@@ -11,7 +11,7 @@ from confide_protocol.errors import ConfideError, TooLarge
 from confide_gateway import ehbp as ehbp_dialect
 from confide_gateway.asgi import Message, Receive, Scope, Send
 from confide_gateway.cors import Cors, Fields
-from confide_gateway.directory import REFRESH_S, Directory, Node
+from confide_gateway.directory import Directory, Node
 from confide_gateway.forward import UpstreamRequest, UpstreamResponse, UpstreamUnreachable
 from confide_gateway.limits import Account, Accounts
 from confide_gateway.logs import Log
@@ -305,8 +305,11 @@ class Relay:
             return fields
         if response.status == ehbp_dialect.STALE_KEY:
             # The client fetches the key next: it must be the one that this node holds now.
-            await self._directory.appraise(node, not_within_s=REFRESH_S)
+            await self._directory.renew(node)
             raise Refused(response.status)
+        if response.status == ehbp_dialect.TURNED_OFF:
+            await self._directory.renew(node)
+            raise Refused(503)
         raise Refused(response.status if response.status in PASSED_STATUSES else 502)
 
     def _request(

@@ -42,6 +42,10 @@ def is_problem(reply: Reply, status: int) -> bool:
     return (reply.status, reply.body, reply.whole) == (status, labels.PROBLEMS[status], True)
 
 
+def evidence_asked(upstream: fake.FakeUpstream) -> int:
+    return sum(seen.path.startswith(labels.PATH_EVIDENCE) for seen in upstream.seen)
+
+
 async def post(port: int, body: bytes = b"frames", path: str = CHAT) -> Reply:
     return await ask(port, "POST", path, body, headers=SEALED)
 
@@ -158,6 +162,8 @@ async def test_a_body_in_clear_is_refused_unread(tmp_path: Path) -> None:
         ("POST", "/v1/%0d%0aX:y", "cd" * 32, 404),
         ("POST", "/v1/../evidence", "cd" * 32, 404),
         ("POST", "/v1//x", "cd" * 32, 404),
+        ("POST", "/v1/./chat", "cd" * 32, 404),
+        ("POST", "/v1/%2e", "cd" * 32, 404),
         ("GET", "/v1/models/%E2%98%83", None, 404),
         ("POST", "/v1/" + "x" * 300, "cd" * 32, 404),
     ],
@@ -185,6 +191,7 @@ async def test_nothing_else_reaches_a_node(
         (fake.answering(b"in clear", 500, JSON), 502),
         (fake.answering(b"CANARY", 400, labels.MEDIA_PROBLEM), 400),
         (fake.answering(b"CANARY", 422, labels.MEDIA_PROBLEM), 422),
+        (fake.answering(b"CANARY", 404, labels.MEDIA_PROBLEM), 503),
         (fake.answering(b"CANARY", 418, labels.MEDIA_PROBLEM), 502),
         (sealed(media="text/html"), 502),
         (sealed(nonce="ab" * 31), 502),
@@ -204,18 +211,41 @@ async def test_an_answer_that_is_not_sealed_is_replaced(
 
 
 async def test_after_a_stale_key_the_next_one_is_shown(tmp_path: Path) -> None:
-    """A node that changed its keys unasked: 422 to the client, and what it fetches then is the new key."""
+    """A node that changed its keys unasked: 422 to all its clients, and what they fetch then is the new key.
+
+    It was appraised just now, and one appraisal a second is the most that clients can cause: they wait for it.
+    """
     node = offering()
     async with (
         attested_upstream(node, fake.answering(b"", 422, labels.MEDIA_PROBLEM)) as upstream,
         running(tmp_path, [upstream.url], tables=ON) as gateway,
     ):
         await gateway.ready()
-        await asyncio.sleep(1.1)  # one appraisal a second is the most that clients can cause
+        appraised = evidence_asked(upstream)
         node.keyset = replace(make_keyset(), ehbp_key=os.urandom(32))
         assert node.keyset.ehbp_key not in (await ask(gateway.port, "GET", labels.PATH_EHBP_KEYS)).body
-        assert is_problem(await post(gateway.port), 422)
+        for reply in await asyncio.gather(*(post(gateway.port) for _ in range(4))):
+            assert is_problem(reply, 422)
         assert node.keyset.ehbp_key in (await ask(gateway.port, "GET", labels.PATH_EHBP_KEYS)).body
+        assert evidence_asked(upstream) == appraised + 1
+
+
+async def test_a_node_that_turned_ehbp_off_is_passed_over(tmp_path: Path) -> None:
+    """It says so by 404 in clear: that client comes again, and its key is shown to nobody any more."""
+    node, other = offering(), offering()
+    async with (
+        attested_upstream(node, fake.answering(b"", 404, labels.MEDIA_PROBLEM)) as first,
+        attested_upstream(other, sealed()) as second,
+        running(tmp_path, [first.url, second.url], tables=ON) as gateway,
+    ):
+        await gateway.ready()
+        async with asyncio.timeout(10):
+            while not all(node.routable for node in gateway.gateway._directory.nodes):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        node.keyset = make_keyset()
+        assert is_problem(await post(gateway.port), 503)
+        assert other.keyset.ehbp_key in (await ask(gateway.port, "GET", labels.PATH_EHBP_KEYS)).body
+        assert (await post(gateway.port)).status == 200
 
 
 async def test_a_get_passes_in_clear_only_where_its_answer_does(tmp_path: Path) -> None:
@@ -247,7 +277,7 @@ async def test_limits_are_those_of_sealed_requests(tmp_path: Path) -> None:
 
 
 async def test_browsers_of_listed_origins_may_use_it(tmp_path: Path) -> None:
-    """The preflight allows EHBP's field, and answers expose its nonce; off, neither is named."""
+    """The preflight allows EHBP's field, answers expose its nonce, and the key its keyset; off, none is named."""
     origin = ("origin", "https://chat.example")
     for tables, named in ((ON, True), ("", False)):
         async with (
@@ -261,6 +291,7 @@ async def test_browsers_of_listed_origins_may_use_it(tmp_path: Path) -> None:
             assert ("x-stainless-lang" in allowed) is (labels.FIELD_EHBP_KEY in allowed) is named
             if named:
                 reply = await ask(gateway.port, "POST", CHAT, b"x", headers=(*SEALED, origin))
-                assert labels.FIELD_EHBP_NONCE in reply.headers["access-control-expose-headers"]
+                exposed = reply.headers["access-control-expose-headers"].split(", ")
+                assert exposed == [labels.FIELD_EHBP_NONCE, labels.FIELD_KEYSET]
             else:
                 assert "access-control-expose-headers" not in asked.headers
