@@ -83,6 +83,10 @@ class EnclaveApp:
         """Give the answers in progress their grace; what is not done by then ends sealed, as aborted."""
         self._session.deadlines.stop_at(asyncio.get_running_loop().time() + self._limits.shutdown_grace_s)
 
+    def doubt_gpus(self) -> None:
+        """Give no evidence until the GPUs have passed the enclave's own check again."""
+        self._recheck.doubt()
+
     async def close(self) -> None:
         """End what was started here, and every wait for evidence; engines are whose they were."""
         if self._maintenance is not None:

@@ -159,7 +159,7 @@ def _start(file: Path, settings: EnclaveSettings, secret: bytes) -> tuple[Enclav
 
     app, holder, manifest = build(settings, *split(loaded, settings))
     enclave = Enclave(app, [each.part for each in loaded])
-    reloader = Reloader(enclave, Source(file), settings, loaded, check, build)
+    reloader = Reloader(enclave, Source(file), settings, loaded, partial(check, again=True), build)
     return enclave, reloader, {"keyset": holder.current.digest.hex(), "manifest": manifest.digest.hex()}
 
 

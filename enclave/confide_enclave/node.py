@@ -62,17 +62,25 @@ async def check_machine(
     gpus: "GpuSource | None",
     shelf: Shelf,
     *,
+    again: bool = False,
     clock: Clock = time.time,
     random: Random,
 ) -> None:
     """Ask the machine once, and appraise its GPUs with a nonce of our own: before any key is made.
 
-    Raises: GpuRejected, DeviceUnavailable.
+    again: it has passed before in this process. Raises: GpuRejected, DeviceUnavailable.
     """
     if gpus is not None:
-        await check_own_gpus(settings, gpus, shelf.current.nvidia, clock=clock, random=random)
+        given = without_answers(shelf) if again else shelf.current.nvidia
+        await check_own_gpus(settings, gpus, given, clock=clock, random=random)
     # No statement has this form: the quote is worth nothing, but a device that gives none is told of now.
     await attester.quote(fresh(random, PROBE_BYTES))
+
+
+def without_answers(shelf: Shelf) -> "NvidiaEndorsements | None":
+    """Return what a check after the first goes by: the shelf's answers are of the start, and clients have newer."""
+    given = shelf.current.nvidia
+    return None if given is None else replace(given, ocsp=None)
 
 
 async def check_own_gpus(
@@ -124,9 +132,7 @@ def assemble(
     shelf = Shelf() if shelf is None else shelf
 
     async def check(source: "GpuSource") -> None:
-        given = shelf.current.nvidia
-        unanswered = None if given is None else replace(given, ocsp=None)
-        await check_own_gpus(settings, source, unanswered, clock=clock, random=random)
+        await check_own_gpus(settings, source, without_answers(shelf), clock=clock, random=random)
 
     def forget() -> None:
         for engine in engines:

@@ -1,4 +1,4 @@
-"""The enclave's own check of its GPUs, made again before each new keyset (SPEC 5.7.2)."""
+"""The enclave's own check of its GPUs, made again before each new keyset and at a reload (SPEC 5.7.2)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -38,8 +38,16 @@ class Recheck:
             self._passed = False
             return True
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(self._check))
+            self._task = asyncio.get_running_loop().create_task(self._run(self._check, for_keys=True))
         return False
+
+    def doubt(self) -> None:
+        """Take it that the GPUs do not pass, as a reload has found, until a check of our own shows that they do."""
+        if self._check is None:
+            return
+        self._passed, self._failed = False, True
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(self._check, for_keys=False))
 
     def demand(self) -> None:
         """Raises: DeviceUnavailable while the GPUs do not pass."""
@@ -50,16 +58,19 @@ class Recheck:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self, check: Callable[[], Awaitable[object]]) -> None:
+    async def _run(self, check: Callable[[], Awaitable[object]], *, for_keys: bool) -> None:
+        told = False
         try:
-            while not self._passed:
+            while True:
                 try:
                     await check()
-                    self._passed, self._failed = True, False
                 except ConfideError as fault:
-                    if not self._failed:
+                    if not told:
                         self._log.error("gpu_check.failed", code=fault.code, reason=str(fault))
-                    self._failed = True
+                    told = self._failed = True
                     await asyncio.sleep(self._retry_s)
+                else:
+                    self._passed, self._failed = for_keys, False
+                    return
         finally:
             self._task = None

@@ -115,7 +115,7 @@ class Reloader:
             if self._is_served(settings, wanted):
                 log.info("reload.unchanged")
                 return
-            await self._check(settings)
+            await self._check_machine(settings)
         except Exception as fault:  # noqa: BLE001 - the old goes on, whatever the new has
             log.error("reload.refused", **_told(fault))  # noqa: TRY400
             return
@@ -126,6 +126,13 @@ class Reloader:
             await self._open(settings, wanted)
         except Exception as fault:  # noqa: BLE001 - nothing is served until the file is read again
             log.error("reload.failed", **_told(fault))  # noqa: TRY400
+
+    async def _check_machine(self, settings: EnclaveSettings) -> None:
+        try:
+            await self._check(settings)
+        except ConfideError:
+            self._enclave.doubt_gpus()  # what serves may no longer vouch for them either
+            raise
 
     def _read(self) -> tuple[EnclaveSettings, list[Wanted]]:
         settings = self._source.settings()

@@ -59,6 +59,11 @@ class Enclave:
         if self._app is not None:
             self._app.stop()
 
+    def doubt_gpus(self) -> None:
+        """Give no evidence until the GPUs have passed the enclave's own check again."""
+        if self._app is not None:
+            self._app.doubt_gpus()
+
     async def drain(self, grace_s: float) -> None:
         """Take nothing new, let what is in progress end within the grace, and destroy the keys with the rest.
 
