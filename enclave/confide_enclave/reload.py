@@ -53,8 +53,8 @@ class Loaded:
     part: Engine | Embedder
 
     def suits(self, wanted: Wanted) -> bool:
-        """Say whether it is what is wanted: by the settings, and by the files as they were when it was loaded."""
-        return self.key == wanted.key and self.part.card == wanted.card
+        """Say whether it is what is wanted, by settings and files as they were then, and has not given up."""
+        return self.key == wanted.key and self.part.card == wanted.card and not self.part.failed
 
 
 def keys_of(settings: EnclaveSettings) -> list[object]:
@@ -156,7 +156,7 @@ class Reloader:
     async def _open(self, settings: EnclaveSettings, wanted: Sequence[Wanted]) -> None:
         gc.collect()  # of what was closed, keys too: the new may need the room
         for one in wanted:
-            if not any(each.suits(one) for each in self._loaded):
+            if all(each.key != one.key for each in self._loaded):  # of what is left, all suits
                 part = await in_thread(one.load)
                 self._enclave.parts.append(part)
                 self._loaded.append(Loaded(one.key, part))

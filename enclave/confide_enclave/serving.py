@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
+from confide_protocol import labels
 
-from confide_enclave.app import EnclaveApp, Message, Receive, Reply, Send, path_template
+from confide_enclave.app import HEALTHY, ClientLeft, EnclaveApp, Message, Receive, Reply, Send, path_template
 
 SEAL_MARGIN_S: Final = 2  # after the grace, to seal and send what was cut short
 RETRY_AFTER_S: Final = 5
@@ -23,7 +25,7 @@ class Part(Protocol):
 
 
 class Enclave:
-    """The ASGI application of a process. While nothing is served, all is answered 503, its health too."""
+    """The ASGI application of a process. While nothing is served, all but its health is answered 503."""
 
     def __init__(self, app: EnclaveApp, parts: Iterable[Part]) -> None:
         self.parts = list(parts)
@@ -46,13 +48,24 @@ class Enclave:
             call = asyncio.current_task()
             assert call is not None  # noqa: S101 - the server makes one for each request
             self._calls.add(call)
+            begun = False
+
+            async def noting(message: Message) -> None:
+                nonlocal begun
+                begun = True
+                await send(message)
+
             try:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, noting)
+            except asyncio.CancelledError:
+                if self._taking or begun:
+                    raise
+                call.uncancel()
+                await _refuse(send)  # cut at the end of a drain, before its head
             finally:
                 self._calls.discard(call)
         elif scope["type"] == "http":
-            log.info("request", path=path_template(scope["path"]), status=503)
-            await Reply(send, SEAL_MARGIN_S).problem(503, _RETRY)
+            await self._idle(scope, send)
 
     def stop(self) -> None:
         """Give the answers in progress their grace; what is not done by then ends sealed, as aborted."""
@@ -87,6 +100,15 @@ class Enclave:
         self._app, self._taking = app, True
         app.start()
 
+    async def _idle(self, scope: Message, send: Send) -> None:
+        """Answer while nothing is served: it lives, and is not ready."""
+        lives = (scope["path"], scope["method"]) == (labels.PATH_HEALTH, "GET")
+        log.info("request", path=path_template(scope["path"]), status=200 if lives else 503)
+        if lives:
+            await Reply(send, SEAL_MARGIN_S).whole(200, b"application/json", HEALTHY)
+        else:
+            await _refuse(send)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         if self._app is not None:
@@ -98,3 +120,8 @@ class Enclave:
         for part in self.parts:
             await part.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _refuse(send: Send) -> None:
+    with suppress(ClientLeft):
+        await Reply(send, SEAL_MARGIN_S).problem(503, _RETRY)

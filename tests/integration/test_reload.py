@@ -208,7 +208,7 @@ def test_a_shutdown_amid_a_change(own: Stack) -> None:
     enclave = own.ground.children["enclave"].process
     reload(own, (own.ground.folder / "next.toml").read_text())
     deadline_s = time.monotonic() + LIMIT_S
-    while httpx2.get(own.enclave_url + "/healthz").status_code == 200 and time.monotonic() < deadline_s:
+    while httpx2.get(own.enclave_url + "/readyz").status_code == 200 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     enclave.terminate()
     assert enclave.wait(LIMIT_S) == 0

@@ -133,6 +133,7 @@ class Embedder(Protocol):
     """Turns texts into vectors. `embed` raises CapacityExceeded, ContextTooLong or EngineError."""
 
     lost: bool = False
+    failed: bool = False
 
     @property
     def card(self) -> ModelCard: ...
@@ -151,6 +152,11 @@ class Engine(Protocol):
 
     # It ended by itself: nothing but another process can serve again.
     lost: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it gave up for good, and another engine in its place might serve."""
+        return False
 
     @property
     def card(self) -> ModelCard: ...

@@ -90,6 +90,10 @@ class RemoteEngine(Engine):
     def ready(self) -> bool:
         return self._supervisor.state == "ready"
 
+    @property
+    def failed(self) -> bool:
+        return self._supervisor.state == "failed"
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Yield what each event of the server makes certain. Closing closes the connection, which ends it there."""
         self._demand_ready()

@@ -180,7 +180,7 @@ async def test_the_old_keys_are_destroyed(start: Callable[..., Reloading]) -> No
 async def test_what_is_in_progress_ends_and_what_comes_meanwhile_is_told_to_come_again(
     start: Callable[..., Reloading],
 ) -> None:
-    """A stream goes on to its receipt; health and all else is 503 with a time, until the new model is there."""
+    """A stream goes on to its receipt; all but health is 503 with a time, until the new model is there."""
     node = start("a", steps={"a": 0.05})
     sealed = Sealed(node, await node.statement_digest(), {"model": "a", "stream": True, **SAY})
     late = Sealed(node, await node.statement_digest(), {"model": "a", **SAY})
@@ -189,16 +189,17 @@ async def test_what_is_in_progress_ends_and_what_comes_meanwhile_is_told_to_come
     change = asyncio.create_task(node.write(file_of("b")))
     await node.until(serving=False)
     for answer in (
-        await node.call("GET", "/healthz", secret=None),
+        await node.call("GET", "/readyz", secret=None),
         await node.call("GET", f"/evidence?nonce={'00' * 32}"),
         await late.send(node),
     ):
         assert (answer.status, answer.headers["retry-after"]) == (503, str(RETRY_AFTER_S))
         assert answer.headers["content-type"] == "application/problem+json"
+    assert (await node.call("GET", "/healthz", secret=None)).status == 200
     opened = Sealed.open(sealed, await stream)
     assert (opened.claims.outcome, opened.text) == ("complete", "this is a" * 3)
     assert await change == ["reload.draining", "reload.done"]
-    assert (await node.call("GET", "/healthz")).status == 200
+    assert (await node.call("GET", "/readyz")).status == 200
     assert (await node.ask("b")).status == 200
 
 
@@ -266,7 +267,7 @@ async def test_a_model_that_does_not_load_leaves_nothing_served(
     assert "CANARY" not in str(node.logs)
     gc.collect()
     assert node._holder() is None
-    assert (await node.call("GET", "/healthz")).status == 503
+    assert [(await node.call("GET", each)).status for each in ("/healthz", "/readyz")] == [200, 503]
     assert (await node.call("GET", f"/evidence?nonce={'00' * 32}")).status == 503
     assert node.names == [("a", False), ("b", True)]
     del node.source.faults["c"]
@@ -285,7 +286,7 @@ async def test_a_model_that_does_not_close_leaves_nothing_served(start: Callable
     node.source.engines[1].close = close  # type: ignore[method-assign]
     assert await node.write(file_of("a", "c")) == ["reload.draining", "reload.failed"]
     assert node.logs[1]["error"] == "OSError"
-    assert (await node.call("GET", "/healthz")).status == 503
+    assert [(await node.call("GET", each)).status for each in ("/healthz", "/readyz")] == [200, 503]
     assert await node.write(file_of("a", "c")) == ["reload.draining", "reload.done"]
     assert [each.model for each in (await node.served()).models] == ["a", "c"]
 
