@@ -94,7 +94,7 @@ def convert_command(source: Path, directory: Path, scheme: Scheme, as_json: bool
     if directory.exists():
         raise ConfigError(str(directory), "directory", "exists; name a new one, or remove it first")
     with _converted(source, scheme, directory.parent) as room:
-        package = open_package(room)
+        package = open_package(room, load=False)
         try:
             room.replace(directory)
         except OSError as fault:
@@ -113,10 +113,10 @@ def verify_command(directory: Path, source: Path | None, as_json: bool) -> None:
             "a source; convert it first" if kind else "no converted model; name what `confide model convert` wrote"
         )
         raise ConfigError(str(directory), "directory", f"is {what}")
-    package = open_package(directory)
+    package = open_package(directory, load=False)
     if source is not None:
         with _converted(source, package.scheme, None) as room:
-            again = open_package(room)
+            again = open_package(room, load=False)
         if again.source_digest != package.source_digest:
             raise ConfigError(
                 str(source), "sha256", f"is {again.source_digest.hex()}; the model is of another source"

@@ -12,7 +12,8 @@ from confide_enclave.engine.checkpoint import open_source
 from confide_enclave.engine.directory import Directory
 from confide_enclave.engine.encoder_card import read_encoder_card
 from confide_enclave.engine.gguf import Gguf
-from confide_enclave.engine.package import Model, open_package
+from confide_enclave.engine.package import WEIGHTS, open_package
+from confide_enclave.engine.store import read_places
 
 Kind = Literal["gguf", "directory", "encoder", "converted"]
 MAX_DEPTH: Final = 3
@@ -49,12 +50,12 @@ def describe(path: Path, kind: Kind) -> Entry:
     """Read, hash and count one model."""
     try:
         if kind == "converted":
-            model = open_package(path)
+            model = open_package(path, load=False)
             return Entry(
                 str(path),
                 kind,
                 model.metadata.get("general.architecture", str),
-                _converted_parameters(model),
+                _converted_parameters(path),
                 _size(path),
                 model.digest.hex(),
                 model.scheme,
@@ -108,10 +109,10 @@ def _parameters(source: Gguf) -> int:
     return sum(math.prod(tensor.shape) for tensor in source.tensors.values())
 
 
-def _converted_parameters(model: Model) -> int:
+def _converted_parameters(path: Path) -> int:
     """Count weights as kept, not scales: with w4a16 two of a matrix lie in a byte; w8a8 has a head of its own."""
-    counted = ((name, array) for name, array in model.arrays.items() if not name.endswith(".scales"))
-    return sum(array.size * (2 if array.dtype == "uint8" else 1) for _, array in counted)
+    counted = (place for place in read_places(path / WEIGHTS) if not place.name.endswith(".scales"))
+    return sum(math.prod(place.shape) * (2 if place.dtype == "uint8" else 1) for place in counted)
 
 
 def _size(path: Path) -> int:

@@ -120,16 +120,18 @@ def default_weights() -> Path:
     return path
 
 
-def open_weights(path: Path, limits: EngineLimits, expected_sha256: str | None = None) -> Model:
-    """Open a GGUF file or a converted package as the limits say. Raises: ConfigError."""
+def open_weights(
+    path: Path, limits: EngineLimits, expected_sha256: str | None = None, *, load: bool = True
+) -> Model:
+    """Open a GGUF file or a converted package as the limits say; see `open_model`. Raises: ConfigError."""
     convert_dir = None if limits.convert_dir is None else Path(limits.convert_dir)
-    return open_model(path, limits.scheme, expected_sha256=expected_sha256, convert_dir=convert_dir)
+    return open_model(path, limits.scheme, expected_sha256=expected_sha256, convert_dir=convert_dir, load=load)
 
 
 def read_card(weights: Path, name: str, limits: EngineLimits | None = None) -> ModelCard:
     """Describe the model without loading it; a GGUF file is converted if it never was. Raises: ConfigError."""
     limits = limits or EngineLimits()
-    return make_card(open_weights(weights, limits), name, limits)
+    return make_card(open_weights(weights, limits, load=False), name, limits)
 
 
 def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:

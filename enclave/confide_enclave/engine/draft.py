@@ -113,7 +113,7 @@ def load_draft(model: Model, weights: DecoderWeights, limits: EngineLimits, page
     found = open_model(path, limits.scheme)
     if found.metadata.digest("tokenizer.") != model.metadata.digest("tokenizer."):
         raise ConfigError(str(path), "tokenizer", "is not the model's; a draft needs the same tokenizer")
-    draft = load_weights(found, getattr(torch, choose_dtype(limits)))
+    draft = load_weights(found, getattr(torch, choose_dtype(limits)), take=True)
     if draft.config.vocabulary != weights.config.vocabulary:
         raise ConfigError(str(path), "vocabulary", "is not of the model's size")
     return Draft(draft, limits, pages)

@@ -19,7 +19,7 @@ from confide_enclave.engine.model import Decoder
 from confide_enclave.engine.package import Model
 from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.speculate import MAX_ROWS
-from confide_enclave.engine.store import Array, let_go
+from confide_enclave.engine.store import Array
 from confide_enclave.engine.weights import load_weights
 from confide_enclave.errors import DeviceUnavailable
 
@@ -64,9 +64,8 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
         told = "; ".join(faults[:_TOLD]) + more
         raise DeviceUnavailable(f"the GPU computes wrongly, nothing is served: {told}")
     try:
-        weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device)
+        weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device, take=True)
         runner = GpuRunner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), lane)
-        let_go(model.arrays)
         runner.warm_up(min(limits.prefill_chunk_tokens, limits.context_tokens - 1))
         runner.record(rows_of_step(limits), limits.context_tokens)
     except torch.OutOfMemoryError:

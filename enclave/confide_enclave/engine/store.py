@@ -1,14 +1,17 @@
-"""Named arrays in one memory-mapped file, in the layout of safetensors. Strict and bounded; needs no torch.
+"""Named arrays in one file, in the layout of safetensors, read into memory. Strict and bounded; needs no torch.
 
 Layout: 8 bytes little-endian header length, JSON header, data; https://github.com/huggingface/safetensors.
 """
 
+import hashlib
 import json
 import math
 import mmap
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,8 @@ _DTYPES: Final = {"I8": np.int8, "U8": np.uint8, "F16": np.float16, "F32": np.fl
 _NAMES: Final = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 # Vector units like whole cache lines.
 _ALIGNMENT: Final = 64
+# Hashed while it lies in the processor's cache.
+_PIECE_BYTES: Final = 1 << 20
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -41,49 +46,104 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def map_arrays(path: Path) -> dict[str, Array]:
-    """Map the file and return its arrays, which are read as they are used. Raises: ConfigError."""
+def read_arrays(path: Path) -> tuple[dict[str, Array], bytes]:
+    """Read the file once into memory; return its arrays and the SHA-256 of it as it was read. Raises: ConfigError.
 
-    def refuse(field: str, remedy: str) -> NoReturn:
-        raise ConfigError(str(path), field, remedy)
-
-    try:
-        # Private: a write to the array is never one to the file.
-        data = np.memmap(path, np.uint8, "c")
-    except (OSError, ValueError):
-        refuse("weights", "cannot be mapped; convert the model again")
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
-        refuse("header", "is cut short or too long; convert the model again")
-    try:
-        header = json.loads(data[8 : 8 + length].tobytes())
-        entries = [_read_entry(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        refuse("header", "is not one of safetensors; convert the model again")
+    Each array has memory of its own, which goes when nobody holds the array any more. Nothing of the file is read
+    again: what changes there later changes no array.
+    """
     arrays: dict[str, Array] = {}
-    end_before = 8 + length
-    for name, dtype, shape, start, end in sorted(entries, key=lambda entry: entry[3:]):
-        start, end = 8 + length + start, 8 + length + end
-        if not end_before <= start <= end <= len(data) or end - start != math.prod(shape) * dtype.itemsize:
-            refuse(name, "lies outside the file or over another; convert the model again")
-        if start % dtype.itemsize:
-            refuse(name, "is not aligned; convert the model again")
-        arrays[name] = data[start:end].view(dtype).reshape(shape)
-        end_before = end
-    return arrays
+    with _opened(path) as reader:
+        for place in reader.places:
+            reader.pass_to(place.start)
+            arrays[place.name] = reader.take(place)
+        reader.pass_to(reader.size)
+        return arrays, reader.sha256.digest()
 
 
-def let_go(arrays: Mapping[str, Array]) -> None:
-    """Give back the memory of mapped arrays, which are read from their file again where they are used."""
-    maps = {id(found): found for array in arrays.values() if (found := getattr(array, "_mmap", None)) is not None}
-    for mapped in maps.values():
-        if hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+def read_places(path: Path) -> list["Place"]:
+    """Return what the file says that it holds, in the order of the data. Raises: ConfigError."""
+    with _opened(path) as reader:
+        return reader.places
 
 
-def _read_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
+class Place(NamedTuple):
+    """Where an array lies in its file."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["_Reader"]:
+    try:
+        with path.open("rb") as file:
+            yield _Reader(path, file)
+    except OSError as fault:
+        raise ConfigError(str(path), "weights", f"cannot be read ({fault.strerror})") from None
+
+
+class _Reader:
+    """Hashes whatever it reads, from memory that no file is behind."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+        self.sha256, self.size, self._at = hashlib.sha256(), os.fstat(file.fileno()).st_size, 0
+        length = int.from_bytes(self._read(min(8, self.size)), "little")
+        if not 2 <= length <= min(MAX_HEADER_BYTES, self.size - 8):
+            self.refuse("header", "is cut short or too long; convert the model again")
+        text = self._read(length)
+        try:
+            places = [
+                _read_entry(name, entry, self._at)
+                for name, entry in json.loads(text).items()
+                if name != "__metadata__"
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self.refuse("header", "is not one of safetensors; convert the model again")
+        self.places: Final = sorted(places, key=lambda place: place[3:])
+        end_before = self._at
+        for name, dtype, shape, start, end in self.places:
+            if not end_before <= start <= end <= self.size or end - start != math.prod(shape) * dtype.itemsize:
+                self.refuse(name, "lies outside the file or over another; convert the model again")
+            if start % dtype.itemsize:
+                self.refuse(name, "is not aligned; convert the model again")
+            end_before = end
+
+    def take(self, place: Place) -> Array:
+        size = place.end - place.start
+        # Not malloc's: this goes back to the system with the array.
+        buffer = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._fill(memoryview(buffer)[:size])
+        return np.frombuffer(buffer, place.dtype, math.prod(place.shape)).reshape(place.shape)
+
+    def pass_to(self, end: int) -> None:
+        while self._at < end:
+            self._read(min(end - self._at, _PIECE_BYTES))
+
+    def refuse(self, field: str, remedy: str) -> NoReturn:
+        raise ConfigError(str(self._path), field, remedy)
+
+    def _read(self, count: int) -> bytearray:
+        data = bytearray(count)
+        self._fill(memoryview(data))
+        return data
+
+    def _fill(self, view: memoryview) -> None:
+        for start in range(0, len(view), _PIECE_BYTES):
+            piece = view[start : start + _PIECE_BYTES]
+            if self._file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+                self.refuse("weights", "became shorter while it was read; convert the model again")
+            self.sha256.update(piece)
+            self._at += len(piece)
+
+
+def _read_entry(name: str, entry: dict[str, Any], base: int) -> Place:
     start, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
         raise ValueError
-    return name, np.dtype(_DTYPES[entry["dtype"]]), shape, start, end
+    return Place(name, np.dtype(_DTYPES[entry["dtype"]]), shape, base + start, base + end)

@@ -33,7 +33,6 @@ from confide_enclave.engine.sampler import Drawn
 from confide_enclave.engine.scheduler import Bounds, Scheduler, Step
 from confide_enclave.engine.sequence import Sequence, token_limit
 from confide_enclave.engine.speculate import MAX_ROWS, Guesser, InTurn, PromptLookup
-from confide_enclave.engine.store import let_go
 from confide_enclave.engine.tokens import TextStream, Tokens
 from confide_enclave.engine.weights import load_weights
 from confide_enclave.errors import DeviceLost, GrammarTooComplex, UnknownToken
@@ -236,6 +235,8 @@ class TorchEngine(Engine):
         finally:  # a device that is lost cannot wipe, and keeps no key from being erased
             self._prefixes.forget_all()
             self._runner.erase()
+        self._prefixes.offload = None  # it looks into the runner's pool
+        self._runner.close()
 
     def _gather(self) -> bool:
         """Wait for work, let new sequences join and cancelled ones leave; False when the engine closes.
@@ -366,13 +367,13 @@ class TorchEngine(Engine):
 
 
 def _build_runner(model: Model, limits: EngineLimits, pages: int) -> Runner:
+    """Build of the model's arrays, which leave it."""
     if "TRITON_INTERPRET" in os.environ:
         raise ConfigError("the environment", "TRITON_INTERPRET", "is for tests alone; remove it")
     if limits.is_on_gpu:
         from confide_enclave.engine import gpu
 
         return gpu.build_runner(model, limits, pages)
-    weights = load_weights(model, getattr(torch, choose_dtype(limits)))
+    weights = load_weights(model, getattr(torch, choose_dtype(limits)), take=True)
     draft = load_draft(model, weights, limits, pages)
-    let_go(model.arrays)  # packed matrices are copies
     return Runner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), draft)

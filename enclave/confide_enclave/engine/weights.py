@@ -1,6 +1,5 @@
 """A decoder's weights as tensors over the arrays of a package, checked against its configuration."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -16,6 +15,7 @@ from confide_enclave.engine.package import Model
 from confide_enclave.engine.store import Array
 
 CPU: Final = torch.device("cpu")
+_EMBEDDING: Final = "embedding"
 
 
 class Matrix(NamedTuple):
@@ -56,14 +56,18 @@ class DecoderWeights:
     head: Matrix
 
 
-def load_weights(model: Model, dtype: torch.dtype, device: torch.device = CPU) -> DecoderWeights:
+def load_weights(
+    model: Model, dtype: torch.dtype, device: torch.device = CPU, *, take: bool = False
+) -> DecoderWeights:
     """Wrap the arrays, or pack them as products take them; floats become `dtype`. Raises: ConfigError.
 
-    For a GPU each array is first copied there.
+    For a GPU each array is first copied there. With `take` they leave the model one by one, so that memory holds
+    no more than one of them beside its copy.
     """
     config, arrays = read_config(model.metadata), model.arrays
-    reader = _Reader(model.metadata.file, arrays, dtype, device)
+    reader = _Reader(model.metadata.file, arrays, dtype, device, take=take)
     exact, turned = model.scheme == "w8a8", is_turned(model.scheme)
+    is_tied = not turned and "head.rows" not in arrays
 
     def product(name: str, out: int, width: int) -> Matrix:
         matrix = reader.matrix(name, out, width)
@@ -98,16 +102,19 @@ def load_weights(model: Model, dtype: torch.dtype, device: torch.device = CPU) -
         config=config,
         exact=exact,
         dtype=dtype,
-        embedding=reader.matrix("embedding", config.vocabulary, width),
+        embedding=reader.matrix(_EMBEDDING, config.vocabulary, width),
         layers=tuple(layer(number) for number in range(config.layers)),
         norm=norm("norm"),
-        head=product("head" if turned or "head.rows" in arrays else "embedding", config.vocabulary, width),
+        head=product(_EMBEDDING if is_tied else "head", config.vocabulary, width),
     )
 
 
 class _Reader:
-    def __init__(self, file: str, arrays: Mapping[str, Array], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, file: str, arrays: dict[str, Array], dtype: torch.dtype, device: torch.device, *, take: bool
+    ) -> None:
         self._file, self._arrays, self._dtype, self._device = file, arrays, dtype, device
+        self._takes = take
 
     def vector(self, name: str, size: int) -> Tensor:
         tensor = self._tensor(name)
@@ -131,7 +138,10 @@ class _Reader:
     def _tensor(self, name: str) -> Tensor:
         if name not in self._arrays:
             self.refuse(name)
-        return torch.from_numpy(self._arrays[name]).to(self._device)
+        # A head that is tied asks for the embedding again.
+        takes = self._takes and not name.startswith(f"{_EMBEDDING}.")
+        array = self._arrays.pop(name) if takes else self._arrays[name]
+        return torch.from_numpy(array).to(self._device)
 
     def refuse(self, name: str) -> NoReturn:
         raise ConfigError(self._file, name, "is missing or not of the shape that the metadata says; convert again")

@@ -1,12 +1,16 @@
 """Converted packages: made once, checked whenever opened, made again when they are not the file's."""
 
+import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from confide_enclave.engine.convert import Scheme
 from confide_enclave.engine.package import open_model, open_package
-from confide_enclave.engine.store import map_arrays, write_arrays
+from confide_enclave.engine.store import read_arrays, write_arrays
 from confide_protocol.errors import ConfigError
 
 from tests.fakes import gguf as fake
@@ -63,6 +67,25 @@ def test_a_damaged_package_is_refused_or_made_again(toy: Path, tmp_path: Path, n
         open_package(package)
 
 
+def test_what_was_hashed_is_what_computes(toy: Path, tmp_path: Path) -> None:
+    """Weights that are written over, or cut short, while a model is loaded change none of its arrays."""
+    model, weights = open_model(toy, "w8a8"), tmp_path / "toy.w8a8" / "weights.safetensors"
+    before = {name: array.copy() for name, array in model.arrays.items()}
+    with weights.open("r+b") as file:
+        file.write(b"\xff" * weights.stat().st_size)
+    assert all(np.array_equal(before[name], array) for name, array in model.arrays.items())
+    os.truncate(weights, 64)
+    assert all(np.array_equal(before[name], array) for name, array in model.arrays.items())
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "none"])
+def test_described_is_not_loaded(toy: Path, scheme: Scheme) -> None:
+    """It has the digests and the metadata of what is loaded, and no arrays; `none` is not even decoded."""
+    loaded, told = open_model(toy, scheme), open_model(toy, scheme, load=False)
+    assert replace(loaded, arrays={}, metadata=told.metadata) == told
+    assert told.metadata.metadata_raw == loaded.metadata.metadata_raw
+
+
 def test_an_index_from_elsewhere_is_refused(toy: Path, tmp_path: Path) -> None:
     """Another version, a scheme that is not one, and JSON that is not an object."""
     open_model(toy, "w8a8")
@@ -97,7 +120,7 @@ def test_where_nothing_can_be_written(toy: Path, tmp_path: Path) -> None:
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:
-    """Every kind and shape, aligned; a write to a mapped array is not one to the file."""
+    """Every kind and shape, aligned, with the digest of the file; a write to an array is not one to the file."""
     arrays = {
         "a": np.arange(7, dtype=np.int8),
         "b": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3),
@@ -106,14 +129,15 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     }
     path = tmp_path / "x.safetensors"
     write_arrays(path, arrays)
-    mapped = map_arrays(path)
-    assert mapped.keys() == arrays.keys()
+    found, digest = read_arrays(path)
+    assert digest == hashlib.sha256(path.read_bytes()).digest()
+    assert found.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert (mapped[name].dtype, mapped[name].shape) == (array.dtype, array.shape)
-        assert np.array_equal(mapped[name], array)
-        assert mapped[name].ctypes.data % 64 == 0
-    mapped["a"][0] = 99
-    assert map_arrays(path)["a"][0] == 0
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert np.array_equal(found[name], array)
+        assert found[name].ctypes.data % 64 == 0
+    found["a"][0] = 99
+    assert read_arrays(path)[0]["a"][0] == 0
 
 
 def entry(dtype: object = "I8", shape: object = (8,), offsets: object = (0, 8)) -> dict:
@@ -136,7 +160,7 @@ def test_headers_that_lie(tmp_path: Path, header: object) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
     with pytest.raises(ConfigError, match="convert the model again"):
-        map_arrays(path)
+        read_arrays(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"1234567", bytes(8), b"\xff" * 16, (3).to_bytes(8, "little") + b"{}"])
@@ -145,4 +169,4 @@ def test_files_that_are_cut(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match="convert the model again"):
-        map_arrays(path)
+        read_arrays(path)

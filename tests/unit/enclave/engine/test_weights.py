@@ -80,3 +80,14 @@ def test_arrays_that_do_not_fit(scheme: str, name: str, fault: str) -> None:
         model.arrays[name] = array[:-1] if fault == "shape" else array.astype(np.int32)
     with pytest.raises(ConfigError, match=rf"toy.gguf: {name.removesuffix('.rows').removesuffix('.scales')}"):
         load_weights(model, torch.float32)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_arrays_are_not_there_twice(tied: bool) -> None:
+    """Taken ones leave the model when they are packed; the weights are the same."""
+    tensors = toy.tensors(tied=tied)
+    kept, left = load_weights(toy.model(tensors, "w4a16"), torch.float32), toy.model(tensors, "w4a16")
+    taken = load_weights(left, torch.float32, take=True)
+    assert left.arrays.keys() == {"embedding.rows", "embedding.scales"}
+    assert torch.equal(taken.head.rows, kept.head.rows)
+    assert torch.equal(taken.layers[-1].down.rows, kept.layers[-1].down.rows)
