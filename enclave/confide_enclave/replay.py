@@ -32,6 +32,9 @@ _INDIFFERENT: Final = frozenset(
     {
         "device",
         "ehbp",
+        "embeddings",
+        "embeddings_tokenizer",
+        "embeddings_weights",
         "gpus",
         "max_sequences",
         "prefill_chunk_tokens",
@@ -89,13 +92,14 @@ def replay(
     )
     if any(check.outcome is Outcome.FAIL for check in checks):
         return Rerun(checks, None)
-    done = asyncio.run(_run_alone(weights, plain(limits, threads), manifest, claims, method, path, body))
+    done = asyncio.run(_run_alone(weights, plain(limits, threads), model, manifest, claims, method, path, body))
     return Rerun((*checks, *done.checks), done.answer)
 
 
 async def _run_alone(
     weights: Path,
     limits: EngineLimits,
+    model: ServedModel,
     manifest: Manifest,
     claims: ReceiptClaims,
     method: str,
@@ -104,6 +108,10 @@ async def _run_alone(
 ) -> Rerun:
     engine = TorchEngine.load(weights, claims.model, limits)
     try:
+        # Not of the files as they were when they were described: of what computes.
+        loaded = _check_weights(model, engine.card)
+        if loaded.outcome is Outcome.FAIL:
+            return Rerun((loaded,), None)
         return await rerun(engine, manifest, claims, method, path, body)
     finally:
         await engine.close()

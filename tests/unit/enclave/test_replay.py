@@ -92,10 +92,10 @@ def test_what_a_request_left_open_is_what_the_manifest_says() -> None:
 
 
 def test_settings_that_decide_nothing_may_differ() -> None:
-    """Batch, chunk and device are free in exact mode."""
-    found = judged(
-        engine={"max_sequences": 2, "prefill_chunk_tokens": 100, "device": "cuda", "public_prefixes": "x"}
-    )
+    """Batch, chunk and device are free in exact mode, and so is an encoder beside the model."""
+    encoder = {f"embeddings{each}": "00" * 32 for each in ("", "_weights", "_tokenizer")}
+    settings = {"max_sequences": 2, "prefill_chunk_tokens": 100, "device": "cuda", "public_prefixes": "x"}
+    found = judged(engine=settings | encoder)
     assert found == dict.fromkeys([*PASSED, "rerun_answer"], "PASS") | {"rerun_transcript": "SKIP"}
 
 
@@ -169,6 +169,15 @@ def test_another_models_answer_is_not_the_same(monkeypatch: pytest.MonkeyPatch) 
         assert answer is not None
         found.append(compare(receipt.claims, asked, answer)[0].outcome.value)
     assert "FAIL" in found
+
+
+def test_weights_exchanged_after_they_were_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded is compared too; other weights answer nothing."""
+    load = module.TorchEngine.load
+    monkeypatch.setattr(module.TorchEngine, "load", lambda path, *more: load(weights(6), *more))
+    found = judged()
+    assert found["rerun_weights"] == "FAIL"
+    assert found.get("rerun_answer") != "PASS"
 
 
 def test_weights_that_cannot_be_used_are_a_wrong_setting(tmp_path: Path) -> None:
