@@ -31,6 +31,7 @@ from tests.integration.test_client_restart import free_port
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ROOT / "build" / "clients"
 SCRIPTS = ROOT / "tests" / "clients" / "scripts"
+README = ROOT / "deploy" / "README.md"
 PYTHON, NPM = MADE / "ehbp" / "bin" / "python", MADE / "npm" / "node_modules"
 LIMIT_S = 60
 ON = "\n[dialects]\nehbp = true\n"
@@ -177,20 +178,25 @@ def test_a_foreign_client_reads_an_answer_whose_receipt_holds(two: Stack, peer: 
 def test_a_client_may_start_from_the_key_that_evidence_vouches_for(
     two: Stack, python: Peer, tmp_path: Path
 ) -> None:
-    """A key that nobody on the way chose: the shown keyset's evidence, judged here, has it in its claims."""
-    nonce = os.urandom(32).hex()
-    with httpx2.Client(trust_env=False, base_url=two.url, timeout=30) as client:
-        digest_hex = client.get(labels.PATH_EHBP_KEYS).headers[labels.FIELD_KEYSET]
-        bearer = {"authorization": f"Bearer {two.ground.api_key}"}
-        got = client.get(f"/evidence?nonce={nonce}&keyset={digest_hex}", headers=bearer)
-    saved = tmp_path / "evidence.cbor"
-    saved.write_bytes(got.content)
-    judge = [sys.executable, "-m", "confide.cli", "verify", "bundle", str(saved), "--nonce", nonce, "--json"]
-    policy = ["--policy", str(two.ground.policy_file), "--allow-simulated"]
-    done = subprocess.run([*judge, *policy], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    key = json.loads(done.stdout)["claims"]["keyset"]["ehbp_key"]
-    assert python("start", url=two.url, key=two.ground.api_key, public=key) == {"key": key}
+    """A key that nobody on the way chose, by the lines of the manual; of a refused enclave they print none."""
+    if not all(map(shutil.which, ("curl", "jq", "openssl"))):
+        pytest.skip("the manual's lines want curl, jq and openssl")
+    lines = README.read_text().partition("## Clients of EHBP")[2].partition("```sh\n")[2].partition("```")[0]
+    shutil.copy(two.ground.policy_file, tmp_path / "policy.toml")
+    env = os.environ | {
+        "URL": two.url, "KEY": two.ground.api_key, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    }  # fmt: skip
+
+    def run(script: str) -> tuple[int, str]:
+        done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+        return done.returncode, done.stdout
+
+    assert run(lines) == (4, ""), "the policy is of kind simulated: refused"
+    allowed = lines.replace("--policy policy.toml", "--policy policy.toml --allow-simulated")
+    assert run(allowed.replace("$N&", f"{'0' * 64}&")) == (4, ""), "evidence for another's nonce"
+    status, key = run(allowed)
+    assert (status, len(key)) == (0, 65)
+    assert python("start", url=two.url, key=two.ground.api_key, public=key.strip()) == {"key": key.strip()}
     got_back = python("post", path=PATH, body=BODY)
     assert ANSWER in part(base64.b64decode(got_back["body"])).body.decode()
 
