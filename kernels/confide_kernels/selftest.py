@@ -5,6 +5,7 @@ exact operations to the last bit, others within the bound of their dtype. What a
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -22,6 +23,10 @@ from confide_kernels.rope import Cache, Heads
 # Bounds of what is not exact, relative to 1 and to the number itself.
 _BOUNDS: Final = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 T = TypeVar("T")
+
+# One at a time: a check sets what torch has for the whole process, and a graph is recorded amid nobody else's work.
+# A check takes it; whoever checks and records holds it for both.
+BUILDING: Final = threading.RLock()
 
 
 class Move(NamedTuple):
@@ -51,13 +56,14 @@ def check(device: torch.device) -> list[str]:
 
     Takes a second or two on a GPU, beside the time that kernels take to compile where they never were before.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    # Memory is then filled with what no result holds: NaN, and the greatest integers.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        faults = [(name, _fault(case, device)) for name, case in _CASES.items()]
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    with BUILDING:
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        # Memory is then filled with what no result holds: NaN, and the greatest integers.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            faults = [(name, _fault(case, device)) for name, case in _CASES.items()]
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     return [f"{name}: {fault}" for name, fault in faults if fault]
 
 
