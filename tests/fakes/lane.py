@@ -1,5 +1,6 @@
 """A lane on the CPU, where Triton's interpreter stands in for a GPU; what is recorded is run again from memory."""
 
+import gc
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,7 +14,7 @@ class HostLane(Lane):
     device = torch.device("cpu")
 
     def __init__(self) -> None:
-        self.replays = self.erased = self.fetches = 0
+        self.replays = self.erased = self.fetches = self.released = 0
         self.fault: Exception | None = None
         self.lost = False
         self.spare: tuple[int, int] | None = None
@@ -43,6 +44,10 @@ class HostLane(Lane):
 
     def erase(self) -> None:
         self.erased += 1
+
+    def release(self) -> None:
+        gc.collect()
+        self.released += 1
 
     def survives(self) -> bool:
         return not self.lost

@@ -1,8 +1,8 @@
 """All that needs CUDA itself: the choice of a GPU, one stream of it, memory that both sides see, graphs.
 
-Memory that tensors have let go of stays with torch, for tensors to come. `erase` overwrites what this stream's have
-left there; cuBLAS keeps a workspace of its own, with partial sums of fast mode. What lies on the GPU when the
-process ends is the driver's to clear.
+Memory that tensors have let go of stays with torch, for tensors to come, until `release`. `erase` overwrites what
+this stream's have left there; cuBLAS keeps a workspace of its own, with partial sums of fast mode. What lies on the
+GPU when the process ends is the driver's to clear.
 """
 
 import gc
@@ -71,9 +71,7 @@ class CudaLane(Lane):
         return self._device
 
     def memory(self) -> tuple[int, int]:
-        # What engines of before left is let go of first.
-        gc.collect()
-        torch.cuda.empty_cache()
+        self.release()  # what engines of before left
         return torch.cuda.mem_get_info(self._device)
 
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -120,6 +118,10 @@ class CudaLane(Lane):
         segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
         for address, size in left_over(segments, self._device.index, self._stream.cuda_stream):
             torch.as_tensor(_Memory(address, size), device=self._device).zero_()
+
+    def release(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def survives(self) -> bool:
         try:

@@ -103,6 +103,11 @@ class GpuRunner(Runner):
             graph.erase()
         self._lane.erase()
 
+    def close(self) -> None:
+        self._graphs.clear()
+        del self._model, self._pool
+        self._lane.release()
+
     def survives(self) -> bool:
         return self._lane.survives()
 

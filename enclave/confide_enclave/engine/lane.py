@@ -35,6 +35,10 @@ class Lane(Protocol):
         """Zero what is left, of work that is done, in memory that no tensor holds. Waits."""
         ...
 
+    def release(self) -> None:
+        """Give back to the device, for whoever needs it next, what no tensor holds. Waits."""
+        ...
+
     def survives(self) -> bool:
         """Say whether the device still works, after something went wrong."""
         ...

@@ -52,6 +52,9 @@ class Runner:
     def erase(self) -> None:
         """Overwrite what steps left in memory of ours. What a CPU's leave is the C library's, which does."""
 
+    def close(self) -> None:
+        """Give a device back what is held of it; no step follows. What a CPU's holds goes with the engine."""
+
     def survives(self) -> bool:
         """Say whether another step can be run after one that failed."""
         return True

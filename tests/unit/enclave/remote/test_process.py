@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from confide_protocol.errors import ConfigError, EngineError
+from structlog.testing import capture_logs
 
 from tests.unit.enclave.remote.fake import Server
 from tests.unit.enclave.remote.support import (
@@ -121,8 +124,45 @@ async def test_a_server_that_keeps_ending_is_given_up(tmp_path) -> None:
     chosen = started(fake=variables(tmp_path, FAKE_LIVES=str(lives)), max_restarts=2)
     async with opened(chosen) as engine:
         os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
+        assert not engine.failed
         await until_it_says(engine, "engine_failed")
+        assert engine.failed
     assert int(lives.read_text()) == -2
+
+
+async def test_a_server_is_not_started_on_other_weights(tmp_path) -> None:
+    """Files that were changed since they were hashed are not read under the digest in the manifest."""
+    weights, lives = Path(shutil.copytree(model(), tmp_path / "model")), tmp_path / "lives"
+    lives.write_text("5")
+    chosen = started(fake=variables(tmp_path, FAKE_LIVES=str(lives)))
+    async with opened(chosen, weights) as engine:
+        os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
+        await until(lambda: engine._supervisor.state != "ready")
+        await until_it_says(engine, "")
+        (weights / "model.safetensors").write_bytes(b"others")
+        with capture_logs() as logs:
+            os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
+            await until_it_says(engine, "engine_failed")
+    assert {"event": "engine.failed", "code": "model.weights", "log_level": "error"} in logs
+    assert int(lives.read_text()) == 3
+
+
+async def test_it_can_be_closed_while_weights_are_hashed(tmp_path, monkeypatch) -> None:
+    """Which takes minutes for large ones."""
+    hashing, go_on = threading.Event(), threading.Event()
+    async with opened(started(fake=variables(tmp_path))) as engine:
+
+        def slow(*_: object) -> bytes:
+            hashing.set()
+            go_on.wait(10)
+            return b""
+
+        monkeypatch.setattr("confide_enclave.remote.engine.digest_weights", slow)
+        os.kill(notes(tmp_path)["pid"], signal.SIGKILL)
+        assert await asyncio.to_thread(hashing.wait, 5)
+        async with asyncio.timeout(3):
+            await engine.close()
+    go_on.set()
 
 
 async def test_a_server_that_was_well_for_long_starts_from_the_beginning(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """The engine with the runner of a GPU: answers, what is left behind, and faults of the device."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,19 @@ async def test_answers_are_those_of_a_cpu(toy: Path, lane: Lane, monkeypatch: py
         assert not engine._runner.pool.tops.any()
         if isinstance(lane, HostLane):
             assert lane.erased
+
+
+@pytest.mark.parametrize("offloaded", [0, 1024])
+async def test_what_a_closed_engine_held_goes_back_to_the_gpu(toy: Path, lane: Lane, offloaded: int) -> None:
+    """Though the engine is still known to somebody: a server beside it may need the room."""
+    async with running(toy, offload_tokens=offloaded) as engine:
+        await collect(engine, ask())
+        held = [weakref.ref(each) for each in (engine._runner.pool.data, engine._runner._model)]
+        if isinstance(lane, HostLane):
+            assert not lane.released
+    assert [each() for each in held] == [None, None]
+    if isinstance(lane, HostLane):
+        assert lane.released
 
 
 async def test_memory_that_runs_out_ends_a_step_alone(toy: Path, lane: Lane) -> None:
