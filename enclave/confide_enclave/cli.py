@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -86,13 +87,12 @@ def enclave(config_file: Path, only_manifest: bool, folder: Path | None) -> None
     check, or computes wrongly; no keys were made. 4: a device failed while it served; start it again.
     """
     try:
-        settings = load_settings(config_file)
         if only_manifest:
-            _print_manifest(settings)
+            _print_manifest(load_settings(config_file))
         elif folder is not None:
-            _collect(str(config_file), settings, folder)
+            _collect(str(config_file), load_settings(config_file), folder)
         else:
-            _serve(config_file, settings)
+            _serve(config_file)
     except ConfideError as fault:
         if fault.code in HARDWARE_FAULTS:
             _fail(f"{fault.code}: {fault}", EXIT_HARDWARE)
@@ -128,15 +128,17 @@ def _collect(file: str, settings: EnclaveSettings, folder: Path) -> None:
     click.echo(json.dumps({"written": [str(path) for path in written]}))
 
 
-def _serve(file: Path, settings: EnclaveSettings) -> None:
+def _serve(file: Path) -> None:
+    asked = threading.Event()  # to read the file again, before anything can do so
+    signal.signal(signal.SIGHUP, lambda *_: asked.set())
+    settings = load_settings(file)
     forbid_core_dumps()
     logs.configure(sys.stderr)
     secret = load_gateway_secret(Path(settings.gateway_secret_file))
     _check_device(str(file), settings)
     listener = bind(str(file), settings.host, settings.port)
-    signal.signal(signal.SIGHUP, lambda *_: None)  # what it would have read is being read
     enclave, reloader, ready = _start(file, settings, secret)
-    serve(enclave, listener, settings.limits, ready, reloader)
+    serve(enclave, listener, settings.limits, ready, reloader, asked)
     if enclave.lost:
         _fail("engine_lost: a device failed beyond repair by this process; start it again", EXIT_LOST)
 

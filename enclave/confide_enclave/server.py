@@ -6,6 +6,7 @@ import math
 import signal
 import socket
 import sys
+import threading
 from asyncio import Transport
 from collections.abc import Mapping
 from typing import Final
@@ -44,10 +45,12 @@ def serve(
     limits: Limits,
     ready: Mapping[str, str],
     reloader: Reloader | None = None,
+    asked: threading.Event | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or an engine is lost; once calls are taken `ready` is printed, with the URL.
 
-    It is one line of JSON. With a `reloader` SIGHUP reads the settings again, from then on.
+    It is one line of JSON. With a `reloader` SIGHUP reads the settings again, from then on. `asked` is set by one
+    that came before: they are read again at once.
     """
 
     class Http(_BoundedHttp):
@@ -72,15 +75,20 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(limits.shutdown_grace_s) + SEAL_MARGIN_S,
     )
-    _Server(config, app, ready, reloader).run(sockets=[listener])
+    _Server(config, app, ready, reloader, asked).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, app: Enclave, ready: Mapping[str, str], reloader: Reloader | None
+        self,
+        config: uvicorn.Config,
+        app: Enclave,
+        ready: Mapping[str, str],
+        reloader: Reloader | None,
+        asked: threading.Event | None,
     ) -> None:
         super().__init__(config)
-        self._app, self._ready, self._reloader = app, ready, reloader
+        self._app, self._ready, self._reloader, self._asked = app, ready, reloader, asked
         self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,6 +96,8 @@ class _Server(uvicorn.Server):
         if self._reloader is not None:
             self._reloading = asyncio.create_task(self._reloader.run())
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.ask)
+            if self._asked is not None and self._asked.is_set():
+                self._reloader.ask()
         host, port = (sockets or [])[0].getsockname()[:2]
         line = {"ready": True, "url": f"http://{f'[{host}]' if ':' in host else host}:{port}", **self._ready}
         sys.stdout.write(json.dumps(line) + "\n")

@@ -165,7 +165,9 @@ def test_there_is_time_to_stop_gracefully() -> None:
 
 def test_a_reload_is_the_signal_that_the_enclave_takes() -> None:
     """The unit's reload sends SIGHUP, and the operator's page tells of every setting that it cannot change."""
-    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in (DEPLOY / "systemd/confide-enclave.service").read_text()
+    unit = (DEPLOY / "systemd/confide-enclave.service").read_text()
+    # Python takes a moment until it takes signals: systemd counts an end by SIGHUP as a good one.
+    assert {"ExecReload=/bin/kill -HUP $MAINPID", "RestartForceExitStatus=SIGHUP"} <= set(unit.splitlines())
     told = (DEPLOY / "README.md").read_text().partition("## Changing models while it runs")[2].partition("\n## ")[0]
     assert [name for name in (*FIXED, *FIXED_LIMITS) if f"`{name}`" not in told and f"`[{name}]`" not in told] == []
 
