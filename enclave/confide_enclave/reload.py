@@ -160,6 +160,9 @@ class Reloader:
                 part = await in_thread(one.load)
                 self._enclave.parts.append(part)
                 self._loaded.append(Loaded(one.key, part))
+                if part.card != one.card:
+                    remedy = f"of {one.card.name} were exchanged while they were read; let it read them again"
+                    raise ConfigError(str(self._source.file), "weights", remedy)
         order = keys_of(settings)
         self._loaded.sort(key=lambda each: order.index(each.key))
         self._settings = settings

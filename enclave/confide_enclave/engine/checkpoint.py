@@ -62,7 +62,7 @@ def _read_decoder(directory: Directory) -> Gguf:
     )
     tied, family = config.get("tie_word_embeddings", False), metadata["general.architecture"]
     tensors: dict[str, TensorInfo] = {}
-    places: dict[str, mmap] = {}
+    places: dict[str, bytes | mmap] = {}
     for shard in _shards(directory):
         data, found = directory.tensors(shard)
         for published, info in found.items():

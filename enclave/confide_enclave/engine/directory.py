@@ -14,11 +14,15 @@ MAX_JSON_BYTES: Final = 64 << 20
 
 
 class Directory:
-    """The files of one published directory; remembers the digest of each that was read."""
+    """The files of one published directory; remembers the digest of each that was read.
 
-    def __init__(self, path: Path) -> None:
+    With `load` every file is read once, into memory, so that what was hashed is what is used.
+    """
+
+    def __init__(self, path: Path, *, load: bool = False) -> None:
         self.path = path
         self._digests: dict[str, bytes] = {}
+        self._loaded: dict[str, bytes] | None = {} if load else None
 
     def digest(self) -> bytes:
         """Return the SHA-256 over the lines of all files read so far."""
@@ -31,22 +35,33 @@ class Directory:
             return {}
         return parse_json_object(self.read(name), str(self.path / name), "file")
 
-    def tensors(self, name: str) -> tuple[mmap, dict[str, TensorInfo]]:
-        """Map a safetensors file. Raises: ConfigError."""
-        data, self._digests[name] = map_file(self.path / name)
+    def tensors(self, name: str) -> tuple[bytes | mmap, dict[str, TensorInfo]]:
+        """Map a safetensors file, or load it. Raises: ConfigError."""
+        data: bytes | mmap
+        if self._loaded is not None:
+            data = self._read(name, None)
+        else:
+            data, self._digests[name] = map_file(self.path / name)
         return data, parse_safetensors(data, str(self.path / name))
 
     def read(self, name: str) -> bytes:
         """Return a small file. Raises: ConfigError."""
+        return self._read(name, MAX_JSON_BYTES)
+
+    def _read(self, name: str, limit: int | None) -> bytes:
+        if self._loaded is not None and name in self._loaded:
+            return self._loaded[name]
         path = self.path / name
         try:
             with path.open("rb") as file:
-                data = file.read(MAX_JSON_BYTES + 1)
+                data = file.read(-1 if limit is None else limit + 1)
         except OSError as fault:
             raise ConfigError(str(path), "file", f"cannot be read ({fault.strerror})") from None
-        if len(data) > MAX_JSON_BYTES:
-            raise ConfigError(str(path), "file", f"is larger than {MAX_JSON_BYTES} bytes")
+        if limit is not None and len(data) > limit:
+            raise ConfigError(str(path), "file", f"is larger than {limit} bytes")
         self._digests[name] = hashlib.sha256(data).digest()
+        if self._loaded is not None:
+            self._loaded[name] = data
         return data
 
 

@@ -51,7 +51,7 @@ class BertEmbedder(Embedder):
 
     def __init__(self, path: Path, name: str, limits: EncoderLimits) -> None:
         """Read a published directory; takes a second. Raises: ConfigError."""
-        directory = Directory(path)
+        directory = Directory(path, load=True)
         self._card = read_encoder_card(directory, name)
         self._tokens = WordPiece(directory.json("tokenizer.json"), str(path))
         self._model = Bert(directory)

@@ -45,7 +45,7 @@ def read_card(path: Path, name: str, settings: RemoteSettings, vocabulary: Gguf 
     vocabulary = vocabulary or read_vocabulary(path)
     return ModelCard(
         name=name,
-        weights_digest=_digest_weights(path, settings),
+        weights_digest=digest_weights(path, settings),
         tokenizer_digest=vocabulary.digest("tokenizer."),
         context_tokens=settings.context_tokens,
         engine={
@@ -72,8 +72,8 @@ def _map_gguf(path: Path) -> Gguf:
     return parse_gguf(data, str(path))
 
 
-def _digest_weights(path: Path, settings: RemoteSettings) -> bytes:
-    """Raises: ConfigError."""
+def digest_weights(path: Path, settings: RemoteSettings) -> bytes:
+    """Hash every file that the server may read. Raises: ConfigError."""
     server = SERVERS[settings.server]
     if server.weights == "file":
         if not path.is_file():

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from confide_enclave.engine.grammar import Grammars
 from confide_enclave.engine.tokens import Tokens
 from confide_enclave.errors import Refusal, UnknownToken
 from confide_enclave.remote.answer import Answer
-from confide_enclave.remote.card import read_card, read_vocabulary
+from confide_enclave.remote.card import digest_weights, read_card, read_vocabulary
 from confide_enclave.remote.chunk import MAX_LOGPROBS
 from confide_enclave.remote.errors import (
     EngineFailed,
@@ -56,7 +57,7 @@ class RemoteEngine(Engine):
         self._follows_grammars = self._server.grammars == "always"
         self._folder: str | None = None
         if settings.url is None:
-            self._folder, url, key, launch = prepare(settings, card, weights)
+            self._folder, url, key, launch = prepare(settings, card, weights, partial(self._verify, weights))
         else:
             url, path, launch = settings.url, settings.api_key_file, None
             key = "" if path is None else load_gateway_secret(Path(path), "engine.api_key_file").decode()
@@ -195,6 +196,12 @@ class RemoteEngine(Engine):
                     yield event
 
     # --- From here on: the supervisor's thread.
+
+    def _verify(self, weights: Path) -> None:
+        """Raises: ConfigError when the files are not the manifest's any more."""
+        if digest_weights(weights, self._settings) != self._card.weights_digest:
+            remedy = "were changed since the manifest was made; put them back, or reload for a new manifest"
+            raise ConfigError(str(weights), "model.weights", remedy)
 
     async def _check(self) -> None:
         await self._client.get(self._server.wire.health)

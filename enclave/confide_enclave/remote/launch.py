@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,9 @@ from confide_enclave.remote.settings import MAX_SOCKET_BYTES, UNIX, RemoteSettin
 _KEY_FILE: Final = "key.yaml"
 
 
-def prepare(settings: RemoteSettings, card: ModelCard, weights: Path) -> tuple[str, str, str, Launch]:
+def prepare(
+    settings: RemoteSettings, card: ModelCard, weights: Path, verify: Callable[[], None]
+) -> tuple[str, str, str, Launch]:
     """Return the folder, the url, the key, and how to start the server.
 
     A server without unix sockets gets a port of loopback that is free now; who takes it first within this machine
@@ -41,7 +44,7 @@ def prepare(settings: RemoteSettings, card: ModelCard, weights: Path) -> tuple[s
     context_tokens = card.context_tokens + server.spare_tokens
     start = Start(str(weights), card.name, address, context_tokens, settings.max_requests, key_file)
     argv = (*settings.command, *settings.arguments, *server.own(start))
-    return folder, url, key, Launch(argv, address if server.socket else "", environment)
+    return folder, url, key, Launch(argv, address if server.socket else "", environment, verify)
 
 
 def _free_port() -> int:

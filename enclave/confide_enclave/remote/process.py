@@ -32,11 +32,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. `environment` is all that it gets; `socket` is where it will listen, empty for a port."""
+    """What to start. `environment` is all that it gets; `socket` is where it will listen, empty for a port.
+
+    `verify` is called before each start but the first; it blocks, and raises ConfigError where what the server will
+    read is not what it was.
+    """
 
     argv: Sequence[str]
     socket: str
     environment: Mapping[str, str] = field(repr=False)
+    verify: Callable[[], None]
 
 
 class _Ended(Exception):
@@ -141,6 +146,9 @@ class Supervisor:
 
     async def _live(self) -> None:
         """One life, from its start until it is lost. Raises: ConfigError."""
+        if self._launch is not None and self._ready.done():
+            self._to("loading")
+            await _in_thread(self._launch.verify)
         process = self._spawn()
         drain = None if process is None else asyncio.create_task(self._drain(process))
         try:
@@ -269,6 +277,23 @@ async def _ends_within(process: Process, wait_s: float) -> bool:
             return False
         await asyncio.sleep(min(left_s, POLL_S))
     return True
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Wait for work that takes minutes; whoever gives up waiting leaves its thread behind."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        if done.set_running_or_notify_cancel():
+            try:
+                work()
+            except BaseException as fault:  # noqa: BLE001 - handed to whoever waits
+                done.set_exception(fault)
+            else:
+                done.set_result(None)
+
+    threading.Thread(target=run, name="confide-engine-weights", daemon=True).start()
+    await asyncio.wrap_future(done)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -308,6 +308,23 @@ async def test_other_files_under_the_same_name_are_another_model(start: Callable
     assert node.manifest.models[1].weights_digest == b"\x07" * 32
 
 
+async def test_files_exchanged_while_they_are_read_are_not_served(
+    start: Callable[..., Reloading], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded is not what was described before the draining; read once more, it is."""
+    node, load = start("a"), Scripts.load
+
+    def exchange(source: Scripts, name: str) -> ScriptedEngine:
+        source.files[name] = b"\x07" * 32
+        return load(source, name)
+
+    monkeypatch.setattr(Scripts, "load", exchange)
+    assert await node.write(file_of("b")) == ["reload.draining", "reload.failed"]
+    assert (node.logs[1]["setting"], (await node.call("GET", "/readyz")).status) == ("weights", 503)
+    assert await node.write(file_of("b")) == ["reload.draining", "reload.done"]
+    assert (await node.served()).weights_digest == b"\x07" * 32
+
+
 async def test_the_order_of_models_is_a_manifest_of_its_own(start: Callable[..., Reloading]) -> None:
     """Nothing is loaded again for it, and what was kept for tenants is forgotten with the keys."""
     node = start("a", "b")

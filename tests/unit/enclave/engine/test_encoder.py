@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from confide_enclave.engine import ModelCard, encoder
+from confide_enclave.engine.directory import Directory
 from confide_enclave.engine.encoder import BertEmbedder, WordPiece
-from confide_enclave.engine.encoder_card import EncoderLimits, default_encoder
+from confide_enclave.engine.encoder_card import EncoderLimits, default_encoder, read_encoder_card
 from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLong, EngineError
 
 from tests.fakes import encoder as fake
@@ -160,6 +162,24 @@ def test_other_tokenizers(tmp_path: Path, change) -> None:
     (fake.write(tmp_path) / "tokenizer.json").write_text(json.dumps(tree))
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         BertEmbedder(tmp_path, "toy", LIMITS)
+
+
+async def test_what_was_hashed_is_what_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are exchanged after the card was read: the vectors are those of the card's files."""
+    path = fake.write(tmp_path / "toy")
+
+    def exchange(directory: Directory, name: str) -> ModelCard:
+        card = read_encoder_card(directory, name)
+        arrays = {name: array + 1 for name, array in fake.tensors().items()}
+        (path / "model.safetensors").write_bytes(safetensors(arrays))
+        (path / "tokenizer.json").write_text("{}")
+        return card
+
+    monkeypatch.setattr(encoder, "read_encoder_card", exchange)
+    embedder = BertEmbedder(path, "toy", LIMITS)
+    (vector,) = (await embedder.embed(TEXTS[:1])).vectors
+    await embedder.close()
+    np.testing.assert_allclose(vector, fake.oracle(fake.tensors(), IDS[0]), atol=2e-6)
 
 
 async def test_packaged_encoder() -> None:

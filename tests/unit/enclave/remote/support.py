@@ -92,8 +92,9 @@ async def connected(server: fake.Server, path: str | None = None, **changes: Any
 
 
 @asynccontextmanager
-async def opened(chosen: RemoteSettings) -> AsyncIterator[RemoteEngine]:
-    engine = await asyncio.to_thread(RemoteEngine.load, model_of(chosen.server), "toy", chosen, "enclave.toml")
+async def opened(chosen: RemoteSettings, weights: Path | None = None) -> AsyncIterator[RemoteEngine]:
+    path = weights or model_of(chosen.server)
+    engine = await asyncio.to_thread(RemoteEngine.load, path, "toy", chosen, "enclave.toml")
     try:
         yield engine
     finally:

@@ -28,7 +28,7 @@ async def well() -> None: pass
 
 script, note = sys.argv[1:]
 settings = RemoteSettings(kind="openai", version="0", command=("x",), stop_timeout_s=1.5)
-launch = Launch((sys.executable, script, note), note + ".socket", dict(os.environ))
+launch = Launch((sys.executable, script, note), note + ".socket", dict(os.environ), print)
 supervisor = Supervisor(settings, launch, well, well, "f")
 supervisor.start()
 while not os.path.exists(note):

@@ -316,7 +316,9 @@ def test_sglang_reads_its_key_from_a_file_of_its_own(tmp_path, monkeypatch) -> N
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     chosen = settings(command=("sglang",), server="sglang")
-    folder, url, key, launch = prepare(chosen, read_card(model_of("sglang"), "toy", chosen), Path("/weights"))
+    folder, url, key, launch = prepare(
+        chosen, read_card(model_of("sglang"), "toy", chosen), Path("/weights"), print
+    )
     (file,) = Path(folder).iterdir()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
     assert (file.stat().st_mode & 0o777, Path(folder).stat().st_mode & 0o777) == (0o600, 0o700)
@@ -335,14 +337,14 @@ def test_a_temporary_folder_that_lies_too_deep_is_named(tmp_path, monkeypatch) -
     monkeypatch.setattr("tempfile.tempdir", None)
     chosen = settings(command=("vllm",))
     with pytest.raises(ConfigError, match="too long") as caught:
-        prepare(chosen, read_card(model_of("vllm"), "toy", chosen), Path("/weights"))
+        prepare(chosen, read_card(model_of("vllm"), "toy", chosen), Path("/weights"), print)
     assert (caught.value.field, list(deep.iterdir())) == ("TMPDIR", [])
 
 
 def test_llama_cpp_has_a_place_for_each_request() -> None:
     """Of the whole context, rounded up as it does, so that none is short of a token."""
     chosen = settings(command=("x",), server="llama.cpp", context_tokens=4096, max_requests=3)
-    folder, *_, launch = prepare(chosen, read_card(gguf(), "toy", chosen), gguf())
+    folder, *_, launch = prepare(chosen, read_card(gguf(), "toy", chosen), gguf(), print)
     Path(folder).rmdir()
     argv = launch.argv
     assert argv[argv.index("--ctx-size") + 1] == str((4096 + 256) * 3)
