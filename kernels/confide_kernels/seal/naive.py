@@ -1,11 +1,9 @@
-"""The definition: `cryptography`'s, page by page."""
+"""The definition: `cryptography`'s, page by page. It is needed only where pages are sealed or opened."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from torch import Tensor
 
 NONCE_BYTES: Final = 12
@@ -22,6 +20,8 @@ class Sealed(NamedTuple):
 
 def seal(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, contexts: Sequence[bytes]) -> Sealed:
     """Seal pages [n, bytes] uint8, each with its own nonce; a page's context must be the same when it is opened."""
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
     check(key, nonces, pages, contexts)
     cipher, pages = ChaCha20Poly1305(key), pages.cpu().contiguous()
     data, tags, made = torch.empty_like(pages), [], bytearray(pages.shape[1] + TAG_BYTES)
@@ -34,6 +34,9 @@ def seal(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor, context
 
 def unseal(key: bytes | bytearray, sealed: Sealed, contexts: Sequence[bytes], pages: Tensor) -> list[bool]:
     """Open into `pages` [n, bytes] uint8; return which were as they had been sealed. The others become zeros."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
     check(key, sealed.nonces, sealed.data, contexts)
     cipher, good = ChaCha20Poly1305(key), []
     opened = bytearray(pages.shape[1])

@@ -12,8 +12,6 @@ from typing import Final
 import numpy as np
 import torch
 import triton.language as tl
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 from torch import Tensor
 
 from confide_kernels.gpu import kernel, part
@@ -66,6 +64,9 @@ def _add_stream(key: bytes | bytearray, nonces: Sequence[bytes], pages: Tensor) 
 
 def _tag(key: bytes | bytearray, nonce: bytes, context: bytes, data: np.ndarray) -> bytes:
     """Return the tag of RFC 8439, section 2.8: its key is the first half of block 0."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
     stream = Cipher(algorithms.ChaCha20(key, bytes(4) + nonce), None).encryptor()
     tag = Poly1305(stream.update(bytes(32)))
     tag.update(context + bytes(-len(context) % 16))

@@ -1,5 +1,6 @@
 """The self-test on a processor: what is compiled is what is defined."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -39,3 +40,28 @@ def test_checks_take_turns(monkeypatch) -> None:
     with selftest.BUILDING:
         assert selftest.check(torch.device("cpu")) == []
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_tables_of_another_library_are_seen(monkeypatch) -> None:
+    """One last bit of one cosine: nodes that differ in it would give different answers."""
+    right = selftest.rope.table
+
+    def table(*arguments) -> torch.Tensor:
+        made = right(*arguments)
+        made[4000, 0, 5] = torch.nextafter(made[4000, 0, 5], torch.tensor(2.0))
+        return made
+
+    monkeypatch.setattr(selftest.rope, "table", table)
+    assert selftest._fault(selftest._tables, torch.device("cpu")) == "in its comparison 2, what it says differs"
+
+
+def test_what_cannot_be_tried_is_skipped_by_name(monkeypatch) -> None:
+    """Without `cryptography` all but sealing is there; one that serves skips nothing."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == "cryptography":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setattr(selftest, "_CASES", {name: selftest._CASES[name] for name in ("wipe.wipe", "seal.seal")})
+    [fault] = selftest.check(torch.device("cpu"))
+    assert fault.startswith("seal.seal: ModuleNotFoundError")
+    assert selftest.check(torch.device("cpu"), skipped=["seal.seal"]) == []
