@@ -58,7 +58,7 @@ class Enclave:
             try:
                 await self._app(scope, receive, noting)
             except asyncio.CancelledError:
-                if self._taking or begun:
+                if self.serving or begun:
                     raise
                 call.uncancel()
                 await _refuse(send)  # cut at the end of a drain, before its head
