@@ -10,13 +10,14 @@ import pytest
 import structlog
 from confide_attestation.evidence import Endorsements
 from confide_attestation.nvidia.evidence import NvidiaEndorsements
+from confide_enclave import cli
 from confide_enclave.collect.gpu_check import GpuRejected
 from confide_enclave.errors import DeviceUnavailable
 from confide_enclave.node import assemble, check_machine
 from confide_enclave.recheck import Recheck
 from confide_enclave.reload import Loaded, Reloader, Source, Wanted, keys_of
 from confide_enclave.serving import Enclave
-from confide_enclave.settings import EnclaveSettings
+from confide_enclave.settings import EnclaveSettings, load_settings
 from structlog.testing import capture_logs
 
 from tests.fakes.engine import ScriptedEngine
@@ -115,3 +116,22 @@ async def test_a_doubt_that_was_wrong_ends_without_new_keys() -> None:
     await asyncio.sleep(0.01)
     assert recheck.may_rotate()
     assert outcomes == []
+
+
+def test_the_command_asks_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its start with the answers on the shelf, at a reload without."""
+    asked: list[dict[str, Any]] = []
+
+    async def check(settings: EnclaveSettings, **given: Any) -> None:
+        asked.append(given)
+
+    file = tmp_path / "enclave.toml"
+    file.write_text('gateway_secret_file = "x"\nplatform = "simulated-sev-snp"\ndevice_socket = "x"\n')
+    monkeypatch.setattr(cli, "check_machine", check)
+    monkeypatch.setattr(cli, "open_machine", lambda settings: (FakeDevice(), None))
+    monkeypatch.setattr(cli, "make_loaders", lambda *_: [ScriptedEngine])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    settings = load_settings(file)
+    _, reloader, _ = cli._start(file, settings, SECRET)
+    asyncio.run(reloader._check(settings))  # type: ignore[arg-type]
+    assert [each.get("again", False) for each in asked] == [False, True]
