@@ -144,7 +144,7 @@ class Decoder:
 
     def push(self, data: bytes) -> list[Event]:
         """Take bytes as they came; return the events that they complete. Raises: Malformed, TooLarge."""
-        if self._between_chunks and not self._buffer and (prefix := varint.read(data)):
+        if self._between_chunks and not self._ended and not self._buffer and (prefix := varint.read(data)):
             size, start = prefix
             if size and len(data) == start + size:  # one whole chunk: what a stream is made of
                 return [Content(data[start:])]

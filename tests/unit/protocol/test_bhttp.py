@@ -261,6 +261,16 @@ def test_after_an_error_or_the_end_nothing_is_read() -> None:
                 again()
 
 
+def test_after_a_cut_between_chunks_nothing_is_read() -> None:
+    """Not even a chunk that is whole."""
+    decoder = bhttp.Decoder()
+    decoder.push(bhttp.encode_head(ResponseHead(200)) + bhttp.encode_content(b"ab"))
+    with pytest.raises(Truncated):
+        decoder.finish()
+    with pytest.raises(LocalStateError):
+        decoder.push(bhttp.encode_content(b"cd"))
+
+
 def test_an_empty_stream_is_truncated() -> None:
     """No bytes are no message."""
     with pytest.raises(Truncated):
