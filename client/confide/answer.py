@@ -44,10 +44,10 @@ class AnswerText:
             self.ended = True
             return
         if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2:  # as Confide writes most of them
-            said = data[6:]
+            lines = [data[6:]]
         else:
-            said = b"\n".join(line.removeprefix(b"data:") for line in data.split(b"\n") if line[:5] == b"data:")
-        tree = _parse(said) if said else None
+            lines = [line[5:] for line in data.split(b"\n") if line[:5] == b"data:"]
+        tree = _parse(b"\n".join(lines)) if lines else None
         if isinstance(tree, dict) and tree.get("type") in _LAST_EVENTS:
             self.ended = True
             tree = tree.get("response")

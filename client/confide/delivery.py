@@ -54,6 +54,7 @@ class Delivery:
         self._call = call
         self._sealed_at_s = 0.0
         self._sent = self._doubtful = self._resealed = self._repeated = False
+        self._doubted = False  # of any bytes sent; `_doubtful` is of the last ones
         self._next: Callable[[], None] | None = None
         self._until_s: float | None = None
         self._tries = 0
@@ -88,7 +89,7 @@ class Delivery:
 
     def broke(self, fault: RelayUnreachable) -> None:
         """Take note that the connection broke after bytes were sent, before an answer. Raises: OutcomeUnknown."""
-        self._sent = self._doubtful = True
+        self._sent = self._doubtful = self._doubted = True
         if self._old:
             raise OutcomeUnknown
         self._again(fault)
@@ -111,7 +112,7 @@ class Delivery:
                 (lambda: self._settle(OutcomeUnknown())) if self._doubtful else lambda: self._renew(refusal)
             )
         elif refusal.status == 502:
-            self._doubtful = True
+            self._doubtful = self._doubted = True
             self._again(refusal)
             self._next = lambda: self._settle(None)
         elif refusal.status == 503 and not self._old:
@@ -180,7 +181,7 @@ class Delivery:
 
     def _final(self, fault: Exception) -> Exception:
         """Return what ends the call: no later fault may hide that an enclave may have run it."""
-        if self._doubtful:
+        if self._doubted:
             return OutcomeUnknown()
         if self._sent and isinstance(fault, RelayRefused) and not isinstance(fault, NotConfide):
             return RefusedAfterSending(fault.status, str(fault))

@@ -49,6 +49,14 @@ def test_what_is_no_answer_is_malformed(body: bytes) -> None:
         AnswerText().body(body)
 
 
+@pytest.mark.parametrize("event", [b"data:\n\n", b"data: \n\n", b"id: 1\ndata:\n\n", b"data:\ndata:\n\n"])
+def test_an_event_whose_data_is_empty_is_malformed(event: bytes) -> None:
+    """It has data, and they are no JSON; an event without any data says nothing."""
+    with pytest.raises(Malformed):
+        AnswerText().event(event)
+    AnswerText().event(b": alive\n\n")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_malformed_alone(data: bytes) -> None:
     """No bytes make the reader raise anything but Malformed."""
