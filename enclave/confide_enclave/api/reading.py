@@ -49,7 +49,11 @@ def parse_parameters(body: bytes, model: type[B]) -> B:
         parameters = model.model_validate(tree)
     except ValidationError as fault:
         faults = fault.errors(include_input=False, include_url=False, include_context=False)
-        first = next((each for each in faults if each["type"] == _UNSUPPORTED_PART), faults[0])
+        # Of a field that may be of several types, the one that the value came closest to has most to say.
+        deepest = max(
+            (each for each in faults if each["loc"][:1] == faults[0]["loc"][:1]), key=lambda f: len(f["loc"])
+        )
+        first = next((each for each in faults if each["type"] == _UNSUPPORTED_PART), deepest)
         _refuse_field(first["loc"], first["type"], first["msg"])
     except RecursionError:
         raise _too_deep() from None
@@ -84,8 +88,8 @@ def _parse_object(body: bytes) -> dict[str, Any]:
 
     try:
         tree = json.loads(body.decode(), parse_constant=constant)
-        # A lone surrogate is legal JSON and no text; nothing behind this line could encode it.
-        json.dumps(tree, ensure_ascii=False).encode()
+        # A lone surrogate and a number beyond all floats are legal JSON; nothing behind this line could write them.
+        json.dumps(tree, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise _too_deep() from None
     if not isinstance(tree, dict):

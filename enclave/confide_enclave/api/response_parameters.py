@@ -35,6 +35,17 @@ _ABSENT: Final[Mapping[str, Any]] = {
     "truncation": "disabled",
 }
 _PARTS: Final = ("input_text", "output_text", "reasoning_text")
+# Of all members of an item, those that say something in one of its type.
+_SAYING: Final[Mapping[str, frozenset[str]]] = {
+    "message": frozenset({"role", "content"}),
+    "function_call": frozenset({"call_id", "name", "arguments"}),
+    "function_call_output": frozenset({"call_id", "output"}),
+    "reasoning": frozenset({"content"}),
+}
+# OpenAI's bounds.
+MAX_METADATA: Final = 16
+MAX_METADATA_KEY: Final = 64
+MAX_METADATA_VALUE: Final = 512
 
 
 def _text_of(content: object) -> object:
@@ -79,6 +90,9 @@ class Item(Closed):
 
     @model_validator(mode="after")
     def _whole(self) -> "Item":
+        own = _SAYING[self.type]
+        if foreign := [n for n in sorted(frozenset().union(*_SAYING.values()) - own) if getattr(self, n)]:
+            raise ValueError(f"an item of the type '{self.type}' has no '{foreign[0]}'")
         if self.type == "reasoning":
             return self
         if self.type == "message" and (self.role is None or self.content is None):
@@ -187,7 +201,9 @@ class ResponseParameters(Body):
         tuple[Literal["message.output_text.logprobs", "reasoning.encrypted_content"], ...], Field(strict=False)
     ] = ()
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    metadata: dict[
+        Annotated[str, Field(max_length=MAX_METADATA_KEY)], Annotated[str, Field(max_length=MAX_METADATA_VALUE)]
+    ] = Field(default_factory=dict, max_length=MAX_METADATA)
     speculate: bool = True
 
     @property
@@ -221,12 +237,18 @@ class ResponseParameters(Body):
         }
 
     def messages(self) -> list[ChatMessage]:
-        """Return the turns; calls that follow one another, or an assistant's words, are of one turn."""
+        """Return the turns; calls that follow one another, or an assistant's words, are of one turn.
+
+        Reasoning belongs to what the assistant does next; one that was cut before that is a turn of its own.
+        """
         turns = [ChatMessage("system", self.instructions)] if self.instructions else []
         if isinstance(self.input, str):
             return [*turns, ChatMessage("user", self.input)]
         thought = ""
         for item in self.input:
+            if thought and (item.type == "function_call_output" or item.role not in (None, "assistant")):
+                turns.append(ChatMessage("assistant", "", reasoning=thought))
+                thought = ""
             if item.type == "reasoning":
                 thought += item.content or ""
             elif item.type == "function_call":
@@ -241,4 +263,4 @@ class ResponseParameters(Body):
                 thought = ""
             else:
                 turns.append(ChatMessage(_ROLES[item.role or "user"], item.content or ""))
-        return turns
+        return [*turns, ChatMessage("assistant", "", reasoning=thought)] if thought else turns

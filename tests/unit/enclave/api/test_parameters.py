@@ -195,7 +195,10 @@ def test_a_list_of_one_prompt_is_that_prompt():
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b"\xff", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 100_000, b'{"a":' * 100_000],
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a":' * 100_000),
+        *(b'{"a": NaN}', b'{"a": 1e999}', b'{"a": [-1e999]}', b'{"a": "\\ud800"}'),
+    ],
 )
 def test_what_is_no_json_object_is_refused(body):
     """Text that is no object, not UTF-8, not strict JSON, or too deep."""

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from confide_enclave.api.reading import parse_parameters
+from confide_enclave.api.response_parameters import ResponseParameters
 from confide_enclave.errors import Refusal
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -140,6 +142,32 @@ async def test_a_response_that_is_cut_says_so() -> None:
     assert last["response"]["output"][0]["status"] == "incomplete"
 
 
+THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "why"}]}
+ASKED = {"role": "user", "content": "Rome?"}
+CALLED = {"type": "function_call", "call_id": "c", "name": "w", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("items", "turns"),
+    [
+        ([ASKED, THOUGHT], [("user", ""), ("assistant", "why")]),
+        (
+            [ASKED, THOUGHT, ASKED, {"role": "assistant", "content": "a"}],
+            [("user", ""), ("assistant", "why"), ("user", ""), ("assistant", "")],
+        ),
+        (
+            [ASKED, CALLED, THOUGHT, {"type": "function_call_output", "call_id": "c", "output": "r"}],
+            [("user", ""), ("assistant", ""), ("assistant", "why"), ("tool", "")],
+        ),
+    ],
+)
+def test_reasoning_that_led_to_nothing_stays_where_it_was(items: list, turns: list) -> None:
+    """An answer that was cut while it thought is a turn of its own: nothing of it joins a later one or is lost."""
+    body = json.dumps({**BASE, "input": items}).encode()
+    told = [(turn.role, turn.reasoning) for turn in parse_parameters(body, ResponseParameters).messages()]
+    assert told == turns
+
+
 async def test_a_conversation_is_given_as_a_whole() -> None:
     """Items of earlier answers may come back as they were given."""
     engine = ScriptedEngine()
@@ -173,6 +201,18 @@ async def test_a_conversation_is_given_as_a_whole() -> None:
         ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}]}, "input", None),
         ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "e"}]}, "input", None),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input", None),
+        ({"input": [ASKED | {"output": "r"}]}, "input[0]", "invalid_value"),
+        ({"input": [ASKED, CALLED | {"content": "c"}]}, "input[1]", "invalid_value"),
+        ({"input": [ASKED, CALLED | {"role": "user"}]}, "input[1]", "invalid_value"),
+        ({"input": [ASKED, THOUGHT | {"arguments": "{}"}]}, "input[1]", "invalid_value"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": "r", "name": "w"}]},
+            "input[0]",
+            "invalid_value",
+        ),
+        ({"metadata": {"a": "v" * 513}}, "metadata", "invalid_value"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata", "invalid_value"),
+        ({"metadata": {f"k{number}": "v" for number in range(17)}}, "metadata", "invalid_value"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input", "unsupported_value"),
         ({"tools": [{"type": "web_search"}]}, "tools", None),
         ({"include": ["file_search_call.results"]}, "include[0]", "invalid_value"),
