@@ -44,7 +44,8 @@ def gateway(config: Path) -> None:
     The gateway sees who calls, never what is asked or answered. It appraises each enclave by the policy that
     its settings name and routes to none that has not passed.
 
-    Prints {"ready": true, "url": ...} once it listens; /readyz answers 200 as soon as one enclave has passed.
+    Prints {"ready": true, "url": ...} once it listens; /readyz answers 200 as soon as one enclave has passed
+    and is ready.
     SIGTERM lets what is under way end, within limits.stop_grace_s. Logs are JSON lines on standard error.
     """
     from confide_gateway.serve import serve

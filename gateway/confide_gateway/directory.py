@@ -27,7 +27,6 @@ from confide_gateway.settings import Appraisal
 Judge = Callable[[bytes, bytes], AttestationResult]
 """Judges evidence as it was served against the nonce that was asked for; raises EvidenceMalformed."""
 
-_UNAVAILABLE = 503
 REFRESH_S = 1.0
 """What clients ask for causes at most one appraisal of a node in this time."""
 
@@ -43,8 +42,9 @@ class Node:
         self.name = name
         self.pool = pool
         self.in_flight = 0
-        # As it said last; its evidence is judged all the same.
-        self.ready = True
+        # As it said since it was accepted; its evidence is judged all the same.
+        self.ready = False
+        self.simulated = False
         self.digest_hex: str | None = None
         self.ehbp_key: bytes | None = None
         self.previous: tuple[str, float] | None = None
@@ -79,6 +79,7 @@ class Node:
         self._until_unix_s = min(time.time() + max_age_s, attested.valid_until_unix_s)
 
     def expel(self) -> None:
+        self.ready = False
         self.digest_hex = self.previous = self.ehbp_key = None
         self._until_unix_s = 0.0
 
@@ -117,11 +118,11 @@ class Directory:
         for node in self.nodes:
             await node.pool.aclose()
 
-    def holding(self, digest_hex: str | None) -> Node | None:
-        """Choose the routable node with least in flight that holds the keyset (None: any keyset)."""
+    def holding(self, digest_hex: str | None, *, unready: bool = False) -> Node | None:
+        """Choose the node with least in flight that holds the keyset (None: any), routable or accepted at least."""
         found = None
         for node in self.nodes:
-            fits = (digest_hex is None or node.holds(digest_hex)) and node.routable
+            fits = (digest_hex is None or node.holds(digest_hex)) and (node.accepted if unready else node.routable)
             if fits and (found is None or node.in_flight < found.in_flight):
                 found = node
         return found
@@ -133,13 +134,13 @@ class Directory:
         """
         return next((node for node in self.nodes if node.ehbp_key is not None and node.routable), None)
 
-    async def find(self, digest_hex: str) -> Node | None:
+    async def find(self, digest_hex: str, *, unready: bool = False) -> Node | None:
         """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""
-        node = self.holding(digest_hex)
+        node = self.holding(digest_hex, unready=unready)
         if node is None and len(digest_hex) == 2 * labels.DIGEST_BYTES:
             since = time.monotonic() - REFRESH_S
             await asyncio.gather(*(self.appraise(node, since=since) for node in self.nodes))
-            node = self.holding(digest_hex)
+            node = self.holding(digest_hex, unready=unready)
         return node
 
     async def renew(self, node: Node) -> None:
@@ -181,6 +182,8 @@ class Directory:
             else:
                 if result.verdict is Verdict.ACCEPTED and result.keyset is not None:
                     self._accept(node, result.keyset, simulated=result.simulated)
+                    if not node.ready:
+                        await self._probe(node)
                 else:
                     self._refuse(node, [check.id for check in result.failed])
 
@@ -189,9 +192,13 @@ class Directory:
         rest_s = max(0.0, attested.valid_until_unix_s - time.time())
         node.due = time.monotonic() + min(self._settings.interval_s, rest_s / 2)
         self._metrics.appraisal(node.name, "accepted")
-        keyset = attested.keyset.digest.hex()
-        if node.ready and self._turned(node, "accepted", keyset):
-            self._log.info("node_accepted", node=node.name, keyset=keyset, simulated=simulated)
+        node.simulated = simulated
+        if node.ready:
+            self._tell_accepted(node)
+
+    def _tell_accepted(self, node: Node) -> None:
+        if self._turned(node, "accepted", node.digest_hex or ""):
+            self._log.info("node_accepted", node=node.name, keyset=node.digest_hex, simulated=node.simulated)
 
     def _refuse(self, node: Node, checks: list[str]) -> None:
         node.expel()
@@ -235,10 +242,13 @@ class Directory:
         except UpstreamError:
             self.suspect(node)
         else:
-            if not node.ready:
+            if not node.ready and node.accepted:
                 node.ready = True
-                self._turned(node, "accepted", node.digest_hex or "")
-                self._log.info("node_ready", node=node.name)
+                if node.state == ("not_ready",):
+                    self._turned(node, "accepted", node.digest_hex or "")
+                    self._log.info("node_ready", node=node.name)
+                else:
+                    self._tell_accepted(node)
 
     async def _fetch(self, node: Node, path: str, media: str | None, limit_s: float) -> bytes:
         data = bytearray()
@@ -246,7 +256,7 @@ class Directory:
             async with asyncio.timeout(limit_s):
                 response = await node.pool.send(UpstreamRequest("GET", path))
                 try:
-                    if path == labels.PATH_READY and response.status == _UNAVAILABLE:
+                    if path == labels.PATH_READY and response.status != 200:
                         raise _NotReady
                     if response.status != 200 or media not in (None, response.content_type):
                         raise UpstreamError

@@ -159,7 +159,10 @@ class Relay:
                     node = self._answering_ehbp()
                 else:
                     digest_hex, path, media = self._ask(client, scope)
-                    node = self._directory.holding(digest_hex) or await self._find(digest_hex)
+                    # Whoever asks about a keyset asks whether its node is there: one that is busy loading is.
+                    unready = digest_hex is not None and media == labels.MEDIA_EVIDENCE
+                    node = self._directory.holding(digest_hex, unready=unready)
+                    node = node or await self._find(digest_hex, unready=unready)
                 node.in_flight += 1
                 await self._exchange(client, node, path, account, media)
         except Refused as fault:
@@ -258,9 +261,9 @@ class Relay:
         client.fields = (*account.outward, (labels.FIELD_EHBP_KEY, client.ehbp_key.decode("ascii")))
         return path
 
-    async def _find(self, digest_hex: str | None) -> Node:
+    async def _find(self, digest_hex: str | None, *, unready: bool) -> Node:
         """Ask all nodes for the keyset; that none has it is the client's fault only where any node is verified."""
-        node = None if digest_hex is None else await self._directory.find(digest_hex)
+        node = None if digest_hex is None else await self._directory.find(digest_hex, unready=unready)
         if node is None:
             raise Refused(400 if digest_hex is not None and self._directory.ready else 503)
         return node

@@ -127,6 +127,52 @@ async def test_a_node_whose_engine_is_loading_is_not_routed_to(tmp_path: Path) -
         assert (await post(gateway.port, node.path, b"x")).status == 200
 
 
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+async def test_a_node_that_does_not_say_that_it_is_ready_is_never_routed_to(tmp_path: Path, status: int) -> None:
+    """Whatever it says instead, from the start and steadily: told once, and not judged more often than others."""
+    node = AttestedNode(ready_status=status)
+    calm = "[appraisal]\ninterval_s = 60\nretry_s = 0.1\nhealth_interval_s = 0.1\n"
+    async with over(tmp_path, node, tables=calm) as (gateway, (upstream,)):
+        await until(lambda: gateway.events and gateway.events[-1]["event"] == "node_not_ready")
+        for _ in range(10):
+            assert (await post(gateway.port, node.path, b"x")).status == 503
+            await asyncio.sleep(0.03)
+        assert not upstream.sealed()
+        assert [each["event"] for each in gateway.events if each["event"].startswith("node_")] == ["node_not_ready"]
+        assert len([each for each in upstream.seen if each.path.startswith(labels.PATH_EVIDENCE)]) <= 2
+        node.ready_status = 200
+        await gateway.ready()
+        assert (await post(gateway.port, node.path, b"x")).status == 200
+
+
+async def test_a_node_is_asked_anew_once_it_was_out(tmp_path: Path) -> None:
+    """That it was ready before its evidence failed says nothing of it afterwards."""
+    node = AttestedNode()
+    async with over(tmp_path, node) as (gateway, (upstream,)):
+        await gateway.ready()
+        node.served_keyset = make_keyset()
+        await until(lambda: refusals(gateway))
+        node.served_keyset, node.ready_status = None, 503
+        await until(lambda: gateway.events[-1]["event"] == "node_not_ready")
+        assert "node_accepted" not in [each["event"] for each in gateway.events[-2:]]
+        assert (await post(gateway.port, node.path, b"x")).status == 503
+        assert not upstream.sealed()
+
+
+async def test_a_node_that_is_not_ready_is_not_gone(tmp_path: Path) -> None:
+    """Its evidence is there for those who ask about its keyset; a sealed request does not reach it."""
+    node, other = AttestedNode(ready_status=503), AttestedNode()
+    async with over(tmp_path, node, other) as (gateway, (upstream, _)):
+        await gateway.ready()
+        await until(lambda: "node_not_ready" in [each["event"] for each in gateway.events])
+        named = await ask(gateway.port, "GET", f"/evidence?nonce={'ab' * 32}&keyset={node.keyset.digest.hex()}")
+        assert (named.status, node.keyset.encoded in named.body) == (200, True)
+        unnamed = await ask(gateway.port, "GET", f"/evidence?nonce={'ab' * 32}")
+        assert other.keyset.encoded in unnamed.body
+        assert (await post(gateway.port, node.path, b"x")).status == 400
+        assert not upstream.sealed()
+
+
 async def test_a_rotated_keyset_is_found_and_the_previous_one_still_routes(tmp_path: Path) -> None:
     """A keyset that nobody is known to hold makes the gateway ask at once; both ways lead to the node."""
     node = AttestedNode()
