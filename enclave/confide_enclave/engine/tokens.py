@@ -4,6 +4,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, NoReturn
 
 from confide_protocol.errors import ConfigError, EngineError
@@ -84,6 +85,11 @@ class Tokens:
     def token_bytes(self, token: int) -> bytes:
         """Return the token's UTF-8 bytes, maybe a part of a character; none for a control token."""
         return self._bytes[token]
+
+    @cached_property
+    def byte_ids(self) -> dict[int, int]:
+        """For each byte the token that spells it and no more, where there is one."""
+        return {data[0]: token for token, data in enumerate(self._bytes) if len(data) == 1}
 
     def _encode_chat(
         self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, object]], thinking: bool | None

@@ -1,7 +1,6 @@
 """One answer as its chunks come: the server's token ids become our text, and every claim of it is checked."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
 from confide_enclave.engine import Delta, FinishReason, Sampling, TokenLogprob
@@ -93,7 +92,7 @@ class Answer:
         data = spelled[: len(spelled) - len(last)]
         if self._grammar is not None:
             for byte in data:
-                self._follow(_byte_tokens(self._tokens).get(byte, self._tokens.size))
+                self._follow(self._tokens.byte_ids.get(byte, self._tokens.size))
         return self._text.push(data)
 
     def _read(self, chunk: Chunk) -> tuple[str, tuple[TokenLogprob, ...] | None]:
@@ -156,13 +155,6 @@ class Answer:
         self, text: str, logprobs: tuple[TokenLogprob, ...] | None, reason: FinishReason | None = None
     ) -> Delta:
         return Delta(text, len(self._prompt), self._count, reason, logprobs)
-
-
-@cache
-def _byte_tokens(tokens: Tokens) -> dict[int, int]:
-    """Return for each byte the token that spells it and no more, where there is one."""
-    spelled = ((tokens.token_bytes(token), token) for token in range(tokens.size))
-    return {data[0]: token for data, token in spelled if len(data) == 1}
 
 
 _REASONS: Final[dict[str, FinishReason]] = {"stop": "stop", "length": "length"}

@@ -1,5 +1,8 @@
 """Tokens of the packaged model against golden ids; the stream of certain text."""
 
+import gc
+import weakref
+
 import pytest
 from confide_enclave.engine import ChatMessage, ToolCall
 from confide_enclave.engine.card import default_weights
@@ -32,6 +35,17 @@ GOLDEN = {
 def tokens() -> Tokens:
     gguf, _ = read_weights(default_weights())
     return Tokens(gguf)
+
+
+def test_what_is_found_of_a_vocabulary_ends_with_it() -> None:
+    """An enclave that exchanges its models keeps nothing of those before."""
+    used = Tokens(parse_gguf(fake.write(fake.toy_metadata(), {}), "toy.gguf"))
+    assert all(used.token_bytes(token) == bytes([byte]) for byte, token in used.byte_ids.items())
+    assert used.byte_ids
+    gone = weakref.ref(used)
+    del used
+    gc.collect()
+    assert gone() is None
 
 
 def toy(**changes) -> Tokens:
