@@ -1,119 +1,108 @@
-"""Check every kernel on the GPU at hand, time it and the engine beside their peers, write a dated table to build/.
+"""Check every kernel and the engine on the GPU at hand, time them beside their peers, write a table to build/.
 
-`python -m tests.bench_gpu [check] [kernels] [engine]`
+Each line is written as it is made. Parts; the first three where none is named:
+  check         an enclave's self-test, then the tests of kernels and engine, on the GPU
+  kernels       every kernel timed, beside torch's
+  engine        256 requests answered end to end: by transformers, w8a8, w8a16 and none, or by those that are named
+  check-engine  the tests of the engine alone
+
+A machine that ends a call after ten minutes takes a part at a time: make bench-gpu BENCH_GPU_ARGS="engine w8a8".
+Kernels compile the first time that they are used: a cold start takes 1.5 to 3 minutes.
+
+Bring torch built for CUDA, triton, numba, numpy and pytest; for the engine also structlog, llguidance, tokenizers,
+jinja2, pydantic and cryptography, and transformers as its peer. Its tests want anyio too, and sealing cryptography:
+without them these are skipped by name. With pytest-xdist tests of kernels compile side by side.
+BENCH_GPU_OUT names a folder that gets the table and the tests' logs too.
 """
 
-import importlib.util
-import os
-import subprocess
+import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.bench_gpu.checks import ENGINE_NEEDS, FOLDERS, SEALS, check, check_engine, missing
+from tests.bench_gpu.report import ROOT, Report
 
 if TYPE_CHECKING:
     from tests.bench_gpu.cases import Case
     from tests.bench_gpu.timing import Ceilings
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAD = ("kernel", "shape", "time", "rate", "of the ceiling", "peers", "right", "graph")
-FOLDERS = ("kernels", "enclave", "protocol")
-NEEDS = ("torch", "triton", "numba", "numpy", "pytest", "cryptography")
-PARTS = ("check", "kernels", "engine")
-ENGINE_NEEDS = ("structlog", "llguidance", "tokenizers", "jinja2", "pydantic")
+NEEDS = ("torch", "triton", "numba", "numpy", "pytest")
+ALL = ("check", "kernels", "engine")
+PARTS = (*ALL, "check-engine")
+ENGINES = ("transformers", "w8a8", "w8a16", "w4a16", "none")
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Do all, or the parts that are named."""
-    if unknown := set(arguments) - set(PARTS):
-        print(
-            f"bench-gpu: no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr
-        )
+    """Do all, or the parts that are named. With a GPU at hand, what is missing or breaks is a failure."""
+    parser = argparse.ArgumentParser(
+        "bench-gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; {', '.join(ENGINES)}")
+    parser.add_argument("--timeout", type=float, default=540, help="seconds for a check (540)")
+    asked = parser.parse_args(arguments)
+    if unknown := sorted(set(asked.parts) - {*PARTS, *ENGINES}):
+        print(f"bench-gpu: no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
+    engines = [each for each in ENGINES if each in asked.parts]
+    parts = [each for each in PARTS if each in asked.parts] or (["engine"] if engines else ALL)
+    report = Report(ROOT)
     sys.path[:0] = [str(ROOT / each) for each in FOLDERS]
-    if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
-        return unmeasured(f"not installed: {', '.join(missing)}")
+    if lacking := missing(NEEDS):
+        return unmeasured(report, f"not installed: {', '.join(lacking)}")
     import torch
 
     if not torch.cuda.is_available():
-        return unmeasured("no CUDA GPU is at hand")
+        return unmeasured(report, "no CUDA GPU is at hand")
     if torch.cuda.get_device_capability() < (8, 0):
-        return unmeasured(f"{torch.cuda.get_device_name()} is too old: compute capability 8.0 or newer is needed")
-    from tests.bench_gpu.timing import ceilings
-
-    parts, began, most = arguments or PARTS, datetime.now(UTC), ceilings()
-    lines = facts()
-    if "check" in parts:
-        lines += ["", self_test(), check()]
-    # What there is by now is written even if the rest never ends.
-    write(lines, began)
-    if "kernels" in parts:
-        lines += ["", *table(measure(most))]
-        write(lines, began)
-    if "engine" in parts:
-        lines += ["", *measure_engine(most.copy)]
-    write(lines, began)
-    print("\n".join(lines))
-    return 1 if any(word in line for line in lines for word in ("FAILED", "BROKE", "| NO |")) else 0
+        name = torch.cuda.get_device_name()
+        return unmeasured(report, f"{name} is too old: compute capability 8.0 or newer is needed")
+    report.add(*facts())
+    makers: dict[str, Callable[[], Iterable[str]]] = {
+        "check": lambda: check(report.folders[-1], asked.timeout),
+        "check-engine": lambda: check_engine(report.folders[-1], asked.timeout),
+        "kernels": measure,
+        "engine": lambda: measure_engine(engines),
+    }
+    for part in parts:
+        report.add("")
+        add_part(report, part, makers[part])
+    return 0 if report.is_good else 1
 
 
-def unmeasured(why: str) -> int:
-    line = f"not yet measured: {why}"
-    write([line], datetime.now(UTC))
-    print(line)
-    return 0
+def add_part(report: Report, part: str, make: Callable[[], Iterable[str]]) -> None:
+    """Add line by line what a part says. If it breaks, the others go on."""
+    try:
+        for line in make():
+            report.add(line)
+    except Exception as problem:  # noqa: BLE001 - said in the table, which makes the bench fail
+        report.add(f"{part} BROKE: {type(problem).__name__}: {str(problem)[:500]}")
 
 
-def write(lines: list[str], began: datetime) -> None:
-    text = "\n".join([f"# Kernels and engine on a GPU, {began:%Y-%m-%d %H:%M} UTC", "", *lines, ""])
-    path = ROOT / "build" / f"bench-gpu-{began:%Y%m%d-%H%M}.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    print(f"written: {path}", file=sys.stderr)
+def unmeasured(report: Report, why: str) -> int:
+    report.add(f"not yet measured: {why}")
+    return 1 if has_gpu() else 0
 
 
-def self_test() -> str:
-    """Run what an enclave runs before it serves."""
-    import torch
-    from confide_kernels import selftest
-
-    selftest.check(torch.device("cuda"))  # compiles
-    began = time.perf_counter()
-    faults = selftest.check(torch.device("cuda"))
-    seconds = time.perf_counter() - began
-    return f"self-test in {seconds:.1f} s: {'FAILED: ' + '; '.join(faults) if faults else 'passed'}"
+def has_gpu() -> bool:
+    """Say whether the driver shows a GPU, whatever torch sees."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def measure_engine(copy_bytes_s: float) -> list[str]:
-    """Return the table of the engine end to end, or why there is none."""
-    import torch
+def measure_engine(engines: Sequence[str] = ()) -> Iterator[str]:
+    """Make the table of the engine end to end, or say why there is none."""
+    if lacking := missing(ENGINE_NEEDS):
+        yield f"end to end: FAILED: not installed: {', '.join(lacking)}"
+        return
+    from tests.bench_gpu import engine, shapes, timing
 
-    if missing := [name for name in ENGINE_NEEDS if importlib.util.find_spec(name) is None]:
-        return [f"end to end: not yet measured: not installed: {', '.join(missing)}"]
-    from tests.bench_gpu import engine, shapes
-
-    torch.cuda.empty_cache()
+    timing.clear()
     print("bench-gpu: the engine end to end", file=sys.stderr, flush=True)
-    return engine.report(shapes.QWEN3_06B, engine.REAL, "cuda", copy_bytes_s)
-
-
-def check() -> str:
-    """Run the kernels' tests on the GPU: there they compare its bits with those of the definitions on the CPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(ROOT)]
-    folder = "tests/unit/kernels"
-    done = subprocess.run(
-        [*command, "--import-mode=importlib", "-p", "no:cacheprovider", "--confcutdir", folder, f"{folder}/triton"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *(ROOT / each for each in FOLDERS)]))},
-        capture_output=True,
-        text=True,
-    )
-    last = (done.stdout.strip().splitlines() or [done.stderr[-500:]])[-1]
-    if done.returncode:
-        print(done.stdout[-8000:], done.stderr[-2000:], file=sys.stderr)
-    return f"tests of the kernels on this GPU: {'passed' if done.returncode == 0 else 'FAILED'}: {last}"
+    copy_bytes_s = timing.ceilings().copy
+    timing.clear()
+    yield from engine.report(shapes.QWEN3_06B, engine.REAL, "cuda", copy_bytes_s, engines or engine.ENGINES)
 
 
 def facts() -> list[str]:
@@ -141,23 +130,32 @@ def groups() -> list[Callable[[str, bool], Iterator]]:
     ]
 
 
-def measure(most: "Ceilings") -> list[tuple[str, ...]]:
+def measure() -> Iterator[str]:
     """Time every case. One that breaks says so in its row, and the others go on."""
-    import torch
+    from tests.bench_gpu import timing
 
-    rows = [
-        ("copy of 1 GiB", "", "", f"{most.copy / 1e9:.0f} GB/s", "", "", "", ""),
-        ("fill of 1 GiB", "", "", f"{most.fill / 1e9:.0f} GB/s", "", "", "", ""),
-        ("cuBLAS bf16", "8192^3", "", f"{most.bf16 / 1e12:.0f} T/s", "", "", "", ""),
-        ("torch._int_mm", "8192^3", "", f"{most.int8 / 1e12:.0f} T/s", "", "", "", ""),
-    ]
+    most = timing.ceilings()
+    yield from table(
+        [
+            HEAD,
+            ("---",) * len(HEAD),
+            ("copy of 1 GiB", "", "", f"{most.copy / 1e9:.0f} GB/s", "", "", "", ""),
+            ("fill of 1 GiB", "", "", f"{most.fill / 1e9:.0f} GB/s", "", "", "", ""),
+            ("cuBLAS bf16", "8192^3", "", f"{most.bf16 / 1e12:.0f} T/s", "", "", "", ""),
+            ("torch._int_mm", "8192^3", "", f"{most.int8 / 1e12:.0f} T/s", "", "", "", ""),
+        ]
+    )
+    lacking = missing([SEALS])
     for group in groups():
+        if lacking and group.__name__ == "sealing":
+            yield from table([("ChaCha20", f"skipped, not installed: {', '.join(lacking)}", *[""] * 6)])
+            continue
         try:
-            rows += [_measure_case(case, most) for case in group("cuda", False)]
+            for case in group("cuda", False):
+                yield from table([_measure_case(case, most)])
         except Exception as problem:  # noqa: BLE001 - a case that cannot be made is printed; other groups go on
-            rows.append(_broke(group.__name__, problem))
-        torch.cuda.empty_cache()
-    return rows
+            yield from table([_broke(group.__name__, problem)])
+        timing.clear()
 
 
 def _measure_case(case: "Case", most: "Ceilings") -> tuple[str, ...]:
@@ -191,8 +189,8 @@ def peer_ratio(peer: Callable[[], object], own_us: float) -> str:
         return f"broke ({type(problem).__name__})"
 
 
-def table(rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (HEAD, ("---",) * len(HEAD), *rows)]
+def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ The work is mini-sglang's: many prompts and answers of any length between two bo
 """
 
 import asyncio
-import gc
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,8 +23,12 @@ from confide_enclave.engine.torch_engine import TorchEngine, _build_runner
 
 from tests.bench_gpu import shapes
 from tests.bench_gpu.shapes import Shape
+from tests.bench_gpu.timing import clear
 
-SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a16", "none")
+SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a16", "w4a16", "none")
+PEER = "transformers"
+# What is measured where nothing is named.
+ENGINES = (PEER, "w8a8", "w8a16", "none")
 _STEPS = 25
 
 
@@ -208,30 +211,30 @@ def transformers_tokens_a_second(shape: Shape, work: Work, device: str) -> float
 
 
 def report(
-    shape: Shape, work: Work, device: str, copy_bytes_s: float, schemes: Sequence[Scheme] = SCHEMES
-) -> list[str]:
-    """Return a table in Markdown. What breaks says so in its row."""
+    shape: Shape, work: Work, device: str, copy_bytes_s: float, engines: Sequence[str] = ENGINES
+) -> Iterator[str]:
+    """Make a table in Markdown, line by line. What breaks says so in its row."""
     lengths = [length for request in work.requests for length in request]
     asked = f"{len(work.requests)} requests of {min(lengths)} to {max(lengths)} tokens, answers as long"
-    lines = [
-        f"{shape.name}'s shape, random weights, {asked}:",
-        "",
-        "| engine | tokens/s | times transformers | step | its layers alone | byte bound | step / bound |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    peer, said = None, ""
-    try:
-        peer = transformers_tokens_a_second(shape, work, device)
-        said = f"{peer:.0f}"
-    except Exception as problem:  # noqa: BLE001 - a peer's failure is its own, and is printed
-        said = f"not measured: {type(problem).__name__}: {str(problem)[:80]}"
-    for scheme in schemes:
-        _clear()
+    yield f"{shape.name}'s shape, random weights, {asked}:"
+    yield ""
+    yield "| engine | tokens/s | times transformers | step | its layers alone | byte bound | step / bound |"
+    yield "|---|---|---|---|---|---|---|"
+    peer = None
+    if PEER in engines:
         try:
-            lines.append(_row(measure(shape, scheme, work, device), peer, copy_bytes_s))
-        except Exception as problem:  # noqa: BLE001 - printed; the others go on
-            lines.append(f"| ours, {scheme} | BROKE: {type(problem).__name__}: {str(problem)[:200]} | | | | | |")
-    return [*lines, f"| transformers' generate | {said} | 1 | | | | |"]
+            peer = transformers_tokens_a_second(shape, work, device)
+            said = f"{peer:.0f}"
+        except Exception as problem:  # noqa: BLE001 - a peer's failure is its own, and is printed
+            said = f"not measured: {type(problem).__name__}: {str(problem)[:80]}"
+        yield f"| transformers' generate | {said} | 1 | | | | |"
+    for scheme in SCHEMES:
+        if scheme in engines:
+            clear()
+            try:
+                yield _row(measure(shape, scheme, work, device), peer, copy_bytes_s)
+            except Exception as problem:  # noqa: BLE001 - printed; the others go on
+                yield f"| ours, {scheme} | BROKE: {type(problem).__name__}: {str(problem)[:200]} | | | | | |"
 
 
 def _row(result: Result, peer: float | None, copy_bytes_s: float) -> str:
@@ -243,9 +246,3 @@ def _row(result: Result, peer: float | None, copy_bytes_s: float) -> str:
         f"| ours, {result.scheme} | {rate:.0f} | {times} | {step.median_s * 1e3:.2f} ms | {layers}"
         f" | {bound * 1e3:.2f} ms | {step.median_s / bound:.2f} |"
     )
-
-
-def _clear() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

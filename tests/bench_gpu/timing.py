@@ -1,6 +1,8 @@
 """Times on a GPU: the median of many runs, each with cold caches, replayed from a graph where that can be."""
 
+import gc
 import statistics
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,19 +49,40 @@ def time_run(run: Run, runs: int = RUNS) -> Timed:
 
 
 def captured(run: Run) -> Run | None:
-    """Return what replays a run from a graph, or None where it waits for the GPU or copies from pageable memory."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    """Return what replays a run from a graph, or None where it waits for the GPU or copies from pageable memory.
+
+    That is found out before anything is captured: a capture that fails leaves torch's allocator unable to give
+    memory back (pytorch/pytorch#180395).
+    """
+    before, stream, mode = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.get_sync_debug_mode()
+    stream.wait_stream(before)
     try:
         with torch.cuda.stream(stream):
-            run()
-        torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                run()
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        before.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
     except RuntimeError:
+        # Where a capture itself failed, torch left its stream in place.
+        torch.cuda.set_stream(before)
         torch.cuda.synchronize()
         return None
     return graph.replay
+
+
+def clear() -> None:
+    """Give memory back. Where torch cannot, what comes next does with what is left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as problem:
+            print(f"bench-gpu: memory was not given back: {str(problem)[:200]}", file=sys.stderr, flush=True)
 
 
 def ceilings() -> Ceilings:

@@ -100,8 +100,10 @@ class Machine:
         family: str = "llama",
         pages: int = 40,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> None:
-        weights = load_weights(model(tensors, scheme, family), dtype)
+        self._device = torch.device(device)
+        weights = load_weights(model(tensors, scheme, family), dtype, self._device)
         self.decoder = Decoder(weights, fake.CONTEXT)
         self.pool = KvPool.of(weights, pages)
 
@@ -115,8 +117,9 @@ class Machine:
             tokens += ids
             positions += range(start, end)
             rows += (pages[p // PAGE_TOKENS] * PAGE_TOKENS + p % PAGE_TOKENS for p in range(start, end))
-        columns = (torch.tensor(column) for column in (tokens, positions, rows))
-        return self.decoder.forward(Batch(*columns, spans, torch.arange(len(tokens))), self.pool)
+        columns = (torch.tensor(column, device=self._device) for column in (tokens, positions, rows))
+        wanted = torch.arange(len(tokens), device=self._device)
+        return self.decoder.forward(Batch(*columns, spans, wanted), self.pool).cpu()
 
     def read(self, ids: Sequence[int], pages: Sequence[int], chunk: int = 256) -> torch.Tensor:
         """Read a prompt in chunks; return the logits of every position."""
