@@ -5,7 +5,7 @@ Exact kernels are launched with EXACT: multiplications and additions stay apart.
 sum is integers, so neither tiles nor splits nor the order of atomic operations can be seen in the result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import triton
@@ -32,6 +32,20 @@ class Kernel(Protocol):
 def kernel(function: Callable[..., None]) -> Kernel:
     """Make a kernel of a function."""
     return cast("Kernel", triton.jit(function))
+
+
+def kernel_of_any(*numbers: str, addresses: Sequence[str] = ()) -> Callable[[Callable[..., None]], Kernel]:
+    """The same, but that one kernel serves whatever the arguments named are.
+
+    Others are compiled anew for a 1 and for multiples of 16: for what changes from step to step that would be while
+    somebody waits.
+    """
+
+    def make(function: Callable[..., None]) -> Kernel:
+        made = triton.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=addresses)
+        return cast("Kernel", made)
+
+    return make
 
 
 def part(function: F) -> F:

@@ -8,6 +8,8 @@ GPU when the process ends is the driver's to clear.
 import gc
 import importlib.util
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,6 +40,8 @@ def choose_gpu(name: str) -> torch.device:
         raise refuse("needs a torch that is built with CUDA; install one")
     if importlib.util.find_spec("triton") is None:
         raise refuse("needs Triton; install it: pip install 'confide[gpu]'")
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        raise refuse("needs a C compiler, with which Triton makes what starts kernels; install gcc and libc6-dev")
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         count = torch.cuda.device_count()

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import structlog
 import torch
 from confide_kernels import selftest
+from confide_kernels.attention.tiles import MANY_QUERIES
 from confide_protocol.errors import ConfigError
 
 from confide_enclave.engine.blocks import KvPool
@@ -48,7 +49,7 @@ def open_lane(name: str) -> Lane:
 
 
 def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
-    """Load the weights, make the cache, try the kernels, record graphs; takes tens of seconds at first.
+    """Load the weights, make the cache, try the kernels, record graphs; takes 1.5 to 3 minutes at first.
 
     Raises: ConfigError when it does not fit, DeviceUnavailable when a kernel computes wrongly.
     """
@@ -66,8 +67,9 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
     try:
         weights = load_weights(model, getattr(torch, choose_dtype(limits)), lane.device, take=True)
         runner = GpuRunner(Decoder(weights, limits.context_tokens), KvPool.of(weights, pages), lane)
-        runner.warm_up(min(limits.prefill_chunk_tokens, limits.context_tokens - 1))
-        runner.record(rows_of_step(limits), limits.context_tokens)
+        runner.warm_up(min(limits.prefill_chunk_tokens, limits.context_tokens - 1), rows_of_step(limits))
+        with selftest.BUILDING:  # other engines of this process may be starting too
+            runner.record(rows_of_step(limits), limits.context_tokens)
     except torch.OutOfMemoryError:
         raise too_little(need, *(spare or (0, 0))) from None
     log.info("gpu_ready", device=str(lane.device), **need._asdict())
@@ -95,7 +97,9 @@ def count_need(config: DecoderConfig, arrays: Mapping[str, Array], limits: Engin
         return rows * (states + 8 * config.heads * (config.head_dim + 3)) + 4 * config.heads * scores
 
     rows, replayed = limits.prefill_chunk_tokens + drawn, min(drawn, MAX_GRAPH_ROWS)
-    steps = compute(rows, rows * context) + compute(replayed, min(replayed * context, MAX_GRAPH_CONTEXT))
+    # Scores are kept of spans with few queries alone, of which a sequence has one.
+    kept = min(rows, max(limits.max_sequences, MAX_ROWS) * (MANY_QUERIES - 1))
+    steps = compute(rows, kept * context) + compute(replayed, min(replayed * context, MAX_GRAPH_CONTEXT))
     logits = 3 * 4 * config.vocabulary * drawn
     return Need(weights, cache, steps + logits + _SPARE_BYTES)
 

@@ -38,8 +38,9 @@ _LONGER: Final = 4
 MAX_GRAPH_ROWS: Final = 256
 MAX_GRAPH_CONTEXT: Final = 1 << 22
 _NOWHERE: Final = -1
-# Kernels differ by how many rows they are for: one, a multiple of 16 or not, and by the tiles that cover them.
-WARM_UP: Final = (1, 3, 16, 17, 32, 40, 64, 65, 128)
+# Kernels differ by how many rows they are for: by the tiles that cover them, and where attention goes another way.
+WARM_UP: Final = (1, 16, 17, 33)
+_TILE_ROWS: Final = 64
 
 
 class GpuRunner(Runner):
@@ -61,15 +62,24 @@ class GpuRunner(Runner):
             self._graphs.append(_Graph(shape, self._model, self._pool, self._lane))
         self._graphs.sort(key=lambda graph: graph.shape)
 
-    def warm_up(self, prompt_tokens: int) -> None:
-        """Compile what steps launch that read so many tokens, before anybody waits for it. Uses the first pages."""
+    def warm_up(self, prompt_tokens: int, drawn: int = 1) -> None:
+        """Compile what steps launch, before anybody waits for it. Uses the first pages.
+
+        Steps are of up to so many tokens of prompts, and so many rows that are drawn from.
+        """
         asked = Sampling(temperature=1.0, top_p=0.5, max_tokens=1, seed=0, top_k=2, presence_penalty=1.0)
-        used = range(min(pages_for(prompt_tokens + 1), self._pool.data.shape[2] // PAGE_TOKENS))
-        for count in sorted({*WARM_UP, prompt_tokens}):
-            if count <= min(prompt_tokens, len(used) * PAGE_TOKENS):
-                one = Sequence([0] * count, asked, 1, TextStream(()), deliver=id, pages=list(used))
-                next(self.run(Step(((one, count),))))
-        self.wipe(list(used))
+        used = list(range(min(pages_for(prompt_tokens + 1), self._pool.data.shape[2] // PAGE_TOKENS)))
+
+        def read(count: int) -> tuple[Sequence, int]:
+            return Sequence([0] * count, asked, 1, TextStream(()), deliver=id, pages=used), count
+
+        # What else a step reads beside a prompt is of one token each; all write the same rows, for nobody.
+        longest = min(prompt_tokens, len(used) * PAGE_TOKENS)
+        for count in warm_up_counts(longest + drawn):
+            next(self.run(Step((*(read(1) for _ in range(count - longest)), read(min(count, longest))))))
+        for count in warm_up_counts(drawn):
+            next(self.run(Step(tuple(read(1) for _ in range(count)))))
+        self.wipe(used)
 
     @torch.inference_mode()
     def run(self, step: Step) -> Iterator[tuple[Sequence, sampler.Drawn | None]]:
@@ -162,6 +172,12 @@ def _explain(logits: Tensor, place: int, token: int, row: sampler.Row) -> sample
     if token < 0:
         return None
     return sampler.Drawn(token) if row.sampling.logprobs is None else sampler.explain(logits[place], token, row)
+
+
+def warm_up_counts(most: int) -> list[int]:
+    """Return numbers of rows up to `most`, one for each set of kernels that a step of as many may launch."""
+    tiles = range(_TILE_ROWS, most, _TILE_ROWS)
+    return sorted({count for count in (*WARM_UP, *tiles) if count < most} | {most})
 
 
 class GraphShape(NamedTuple):

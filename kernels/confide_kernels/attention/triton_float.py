@@ -10,7 +10,7 @@ from torch import Tensor
 from confide_kernels.attention.spans import Spans
 from confide_kernels.attention.tiles import Placed, Tiles, place, split_for
 from confide_kernels.attention.triton_parts import load_queries, load_tile, row_of
-from confide_kernels.gpu import block_of, kernel
+from confide_kernels.gpu import block_of, kernel_of_any
 
 _BLOCK: Final = 64
 
@@ -62,7 +62,7 @@ def _attend_tiles(
         _merge[(len(tiles.numbers), kv_heads)](tiles.numbers, parts, peaks, totals, out, n * heads, splits, **shape)
 
 
-@kernel
+@kernel_of_any("count", "split")
 def _attend(
     q: tl.tensor,
     keys: tl.tensor,
@@ -116,7 +116,7 @@ def _attend(
     tl.store(parts + at, made.to(parts.dtype.element_ty), own[:, None] & (j < width)[None, :])
 
 
-@kernel
+@kernel_of_any("count", "splits")
 def _merge(
     numbers: tl.tensor,
     parts: tl.tensor,

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from confide_kernels.gemm.naive import Product
-from confide_kernels.gpu import EXACT, block_of, kernel, part
+from confide_kernels.gpu import EXACT, block_of, kernel_of_any, part
 from confide_kernels.quant.naive import Rows
 
 # Programs that keep every multiprocessor of a large GPU at work.
@@ -127,7 +127,7 @@ def _place(n: tl.tensor, out: tl.tensor, rows: tl.constexpr, columns: tl.constex
     return panel * _PANEL + within % height, within // height
 
 
-@kernel
+@kernel_of_any("n")
 def _multiply_int8(
     a: tl.tensor,
     a_row: tl.tensor,
@@ -168,7 +168,7 @@ def _multiply_int8(
         tl.store(at, total, own)
 
 
-@kernel
+@kernel_of_any("n")
 def _linear_kernel(
     x: tl.tensor,
     x_row: tl.tensor,

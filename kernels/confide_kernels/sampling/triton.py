@@ -12,7 +12,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from confide_kernels.gpu import EXACT, ROUND_WIDE, block_of, kernel, ordered_bits, part
+from confide_kernels.gpu import EXACT, ROUND_WIDE, block_of, kernel, kernel_of_any, ordered_bits, part
 from confide_kernels.place import send
 from confide_kernels.sampling import naive
 
@@ -172,7 +172,7 @@ def _start_count(top_ks: tl.tensor, vocabulary: tl.tensor, states: tl.tensor) ->
     tl.store(states + 2 * i + 1, tl.where((k > 0) & (k < vocabulary), k, vocabulary))
 
 
-@kernel
+@kernel_of_any(addresses=["top_ps"])
 def _start_weights(
     top_ps: tl.tensor, sums: tl.tensor, chunks: tl.tensor, states: tl.tensor, block: tl.constexpr
 ) -> None:
@@ -212,7 +212,7 @@ def _next_state(
     return found * _DIGITS + chosen, needed - over
 
 
-@kernel
+@kernel_of_any("rows")
 def _narrow_once(
     logits: tl.tensor,
     vocabulary: tl.tensor,
@@ -253,7 +253,7 @@ def _narrow_once(
             tl.atomic_add(mine + digit, tl.sum(tl.where(same, amounts[:, None], 0), 0))
 
 
-@kernel
+@kernel_of_any("rows")
 def _settle(states: tl.tensor, bins: tl.tensor, floors: tl.tensor, rows: tl.tensor, done: tl.constexpr) -> None:
     found, _ = _next_state(states, bins, rows, done)
     tl.store(floors + tl.program_id(0), tl.maximum(found, tl.load(floors + tl.program_id(0))))
@@ -277,7 +277,7 @@ def _add_up(
     tl.store(sums + at, tl.sum(weights, 0))
 
 
-@kernel
+@kernel_of_any(addresses=["uniforms"])
 def _draw(
     logits: tl.tensor,
     vocabulary: tl.tensor,

@@ -36,6 +36,6 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Lane:
     monkeypatch.setattr(gpu, "open_lane", lambda name: opened)
     # The interpreter takes a second for what a GPU does in one thousandth of it.
     monkeypatch.setattr(gpu, "rows_of_step", lambda limits: 4)
-    monkeypatch.setattr(gpu_runner, "WARM_UP", ())
+    monkeypatch.setattr(gpu_runner, "warm_up_counts", lambda most: [1])
     monkeypatch.setattr(gpu.selftest, "check", lambda device: [])
     return opened

@@ -82,6 +82,16 @@ def test_without_triton(machine: pytest.MonkeyPatch) -> None:
         choose_gpu("cuda")
 
 
+def test_without_a_compiler(machine: pytest.MonkeyPatch) -> None:
+    """Triton would ask for one amid the self-test; any that it takes will do."""
+    machine.delenv("CC", raising=False)
+    machine.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"a C compiler.* install gcc and libc6-dev"):
+        choose_gpu("cuda")
+    machine.setattr("shutil.which", lambda name: "/usr/bin/clang" if name == "clang" else None)
+    assert choose_gpu("cuda")
+
+
 def config(**changed) -> DecoderConfig:
     """The published 0.6B shape."""
     shape = {
@@ -115,6 +125,14 @@ def test_need_is_counted() -> None:
     )
     longer = EngineLimits(device="cuda", max_sequences=64, prefill_chunk_tokens=1024)
     assert count_need(config(), arrays, longer, limits.pages).steps > need.steps
+
+
+def test_long_prompts_keep_no_scores() -> None:
+    """Only spans of few queries do: eight thousand rows of a prompt take what their states do."""
+    limits = EngineLimits(device="cuda", max_sequences=4, prefill_chunk_tokens=8192)
+    kept = 4 * 16 * (32 * 16) * limits.context_tokens
+    states = count_need(config(), {}, limits.model_copy(update={"context_tokens": 1}), 1).steps
+    assert kept < count_need(config(), {}, limits, 1).steps < states + 2 * kept
 
 
 def test_too_little_memory_is_refused_with_the_numbers() -> None:

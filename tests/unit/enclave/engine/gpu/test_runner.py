@@ -7,7 +7,7 @@ import pytest
 import torch
 from confide_enclave.engine import Sampling, gpu_runner
 from confide_enclave.engine.blocks import KvPool
-from confide_enclave.engine.gpu_runner import MAX_GRAPH_CONTEXT, GpuRunner, graph_shapes
+from confide_enclave.engine.gpu_runner import MAX_GRAPH_CONTEXT, GpuRunner, graph_shapes, warm_up_counts
 from confide_enclave.engine.grammar import Grammars
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.model import Decoder
@@ -207,13 +207,14 @@ def test_as_many_graphs_as_are_named() -> None:
 
 def test_what_is_compiled_ahead_leaves_nothing(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of each kind are run over pages that are zero again."""
+    monkeypatch.setattr(gpu_runner, "warm_up_counts", warm_up_counts)
     monkeypatch.setattr(gpu_runner, "WARM_UP", (1, 17, 99))
     counts: list[int] = []
     runner = build(GpuRunner, "w8a8", "llama", lane)
     compute = runner._compute
     monkeypatch.setattr(runner, "_compute", lambda made: counts.append(len(made.tokens)) or compute(made))
-    runner.warm_up(20)
-    assert counts == [1, 17, 20]
+    runner.warm_up(20, 3)
+    assert counts == [1, 17, 23, 1, 3]
     assert not runner.pool.data.any()
 
 
