@@ -15,7 +15,6 @@ from confide_enclave.engine.package import Model
 from confide_enclave.engine.store import Array
 
 CPU: Final = torch.device("cpu")
-_EMBEDDING: Final = "embedding"
 
 
 class Matrix(NamedTuple):
@@ -70,9 +69,11 @@ def load_weights(
     is_tied = not turned and "head.rows" not in arrays
 
     def product(name: str, out: int, width: int) -> Matrix:
-        matrix = reader.matrix(name, out, width)
+        return packed(name, reader.matrix(name, out, width))
+
+    def packed(name: str, matrix: Matrix) -> Matrix:
         if exact:
-            if matrix.rows.dtype != torch.int8 or width > gemm.MAX_WIDTH:
+            if matrix.rows.dtype != torch.int8 or matrix.rows.shape[1] > gemm.MAX_WIDTH:
                 reader.refuse(f"{name}.rows")
             return Matrix(gemm.pack_w8a8(matrix.rows), matrix.scales / LEVELS)
         if matrix.rows.dtype == torch.uint8:
@@ -98,14 +99,16 @@ def load_weights(
             down=product(name("down"), width, config.hidden),
         )
 
+    # Read once, also where it is the head.
+    embedding = reader.matrix("embedding", config.vocabulary, width)
     return DecoderWeights(
         config=config,
         exact=exact,
         dtype=dtype,
-        embedding=reader.matrix(_EMBEDDING, config.vocabulary, width),
+        embedding=embedding,
         layers=tuple(layer(number) for number in range(config.layers)),
         norm=norm("norm"),
-        head=product(_EMBEDDING if is_tied else "head", config.vocabulary, width),
+        head=packed("embedding", embedding) if is_tied else product("head", config.vocabulary, width),
     )
 
 
@@ -117,31 +120,29 @@ class _Reader:
         self._takes = take
 
     def vector(self, name: str, size: int) -> Tensor:
-        tensor = self._tensor(name)
+        tensor = self._array(name)
         if tensor.dtype != torch.float32 or tensor.shape != (size,):
             self.refuse(name)
-        return tensor
+        return tensor.to(self._device)
 
     def matrix(self, name: str, out: int, width: int) -> Matrix:
-        rows = self._tensor(f"{name}.rows")
+        rows = self._array(f"{name}.rows")
         if rows.dtype == torch.float32 and rows.shape == (out, width):
-            return Matrix(rows.to(self._dtype), rows.new_empty(0))
-        scales = self._tensor(f"{name}.scales")
+            # Made smaller here: a GPU has no room counted for both.
+            return Matrix(rows.to(self._dtype).to(self._device), rows.new_empty(0, device=self._device))
+        scales = self._array(f"{name}.scales")
         shapes = {
             torch.int8: ((out, width), (out,), torch.float32),
             torch.uint8: ((out, width // 2), (out, width // GROUP, 2), torch.float16),
         }
         if shapes.get(rows.dtype) != (rows.shape, scales.shape, scales.dtype):
             self.refuse(name)
-        return Matrix(rows, scales)
+        return Matrix(rows.to(self._device), scales.to(self._device))
 
-    def _tensor(self, name: str) -> Tensor:
+    def _array(self, name: str) -> Tensor:
         if name not in self._arrays:
             self.refuse(name)
-        # A head that is tied asks for the embedding again.
-        takes = self._takes and not name.startswith(f"{_EMBEDDING}.")
-        array = self._arrays.pop(name) if takes else self._arrays[name]
-        return torch.from_numpy(array).to(self._device)
+        return torch.from_numpy(self._arrays.pop(name) if self._takes else self._arrays[name])
 
     def refuse(self, name: str) -> NoReturn:
         raise ConfigError(self._file, name, "is missing or not of the shape that the metadata says; convert again")
