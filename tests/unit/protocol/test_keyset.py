@@ -91,7 +91,7 @@ def test_malformed_keysets_are_refused(changes: dict[str, Any]) -> None:
 
 
 def test_a_keyset_names_the_key_of_a_foreign_dialect_only_where_there_is_one() -> None:
-    """Without EHBP the statement is as it was before there was one; with it, its key is part of what is attested."""
+    """Without EHBP the statement is as it was before; with it, its key is part of what is attested."""
     assert "ehbp_key" not in cbor.decode(KEYSET.encoded)
     both = dataclasses.replace(KEYSET, ehbp_key=b"\x07" * 32)
     assert parse_keyset(both.encoded) == both
