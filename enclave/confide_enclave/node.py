@@ -162,7 +162,7 @@ def assemble(
             clock=clock,
             random=random,
             embedder=embedder,
-            answers={model.name: model.answers for model in settings.models},
+            answers={each.card.name: model.answers for each, model in zip(engines, settings.models, strict=True)},
         ),
         answer_timeout_s=limits.answer_timeout_s,
         clock=clock,
