@@ -13,6 +13,9 @@ from confide_protocol.errors import ConfideError
 from tests.fakes.stack import Stack
 
 MESSAGES = [{"role": "user", "content": "Count to three."}]
+LIMIT_S = 60
+LISTS = 2
+"""Requests beside the calls that are counted: each client's first, for the list of models."""
 ASKED: dict[str, Any] = {"model": "smollm2-135m-instruct", "messages": MESSAGES, "temperature": 0}
 
 
@@ -28,6 +31,7 @@ class Storm:
     unbegun: Counter[str] = field(default_factory=Counter)
     keysets: set[bytes] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _verified: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> "Storm":
@@ -38,6 +42,8 @@ class Storm:
         self._threads.append(threading.Thread(target=lambda: asyncio.run(self._tasks(half))))
         for thread in self._threads:
             thread.start()
+        # First contact is not repeated: what befalls the stack may come only after both clients have verified it.
+        assert self._verified.wait(LIMIT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,6 +84,8 @@ class Storm:
 
     async def _tasks(self, count: int) -> None:
         async with confide.AsyncOpenAI(**self.stack.options(timeout=120)) as client:
+            await client.models.list()
+            self._verified.set()
             await asyncio.gather(*(self._converse_async(client) for _ in range(count)))
 
     async def _converse_async(self, client: Any) -> None:
