@@ -19,7 +19,7 @@ from confide_protocol.errors import ConfideError, EngineError, Malformed, Protoc
 from confide_protocol.hpke import REQUIRED
 from confide_protocol.keyset import Manifest
 from confide_protocol.ohttp import RequestOpener, ResponseSealer, response_nonce_bytes
-from confide_protocol.receipt import sign_receipt
+from confide_protocol.receipt import ReceiptClaims, sign_receipt
 from confide_protocol.shape import ResponseShaper, Shape, shape_named
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
@@ -172,9 +172,7 @@ class Session:
             fault = error
         headers = InnerHeaders.read(request.head)
         shape = self.shape_for(headers.shape)
-        # A receipt that is issued later than this is accepted by nobody.
-        rest_s = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - self.clock()
-        deadline_s = asyncio.get_running_loop().time() + min(self.answer_timeout_s, rest_s)
+        deadline_s = self.deadline_s(generation)
         if fault is not None or request.head is None:
             answer = refuse(fault or Malformed())
         else:
@@ -252,11 +250,20 @@ class Session:
             shape=shape,
             issued_unix_s=int(self.clock()),
         )
-        keys = request.generation.receipt_ed25519, request.generation.receipt_ml_dsa_65
-        receipt = await asyncio.get_running_loop().run_in_executor(self.signer, sign_receipt, claims, *keys)
-        text = base64.urlsafe_b64encode(receipt).rstrip(b"=").decode()
-        *before, last = shaper.finish(((labels.FIELD_RECEIPT, text),))
+        receipt = await self.sign(request.generation, claims)
+        *before, last = shaper.finish(((labels.FIELD_RECEIPT, receipt),))
         await reply(b"".join([*map(sealer.seal, before), sealer.seal(last, final=True)]))
+
+    def deadline_s(self, generation: Generation) -> float:
+        """When an answer has to end, on the loop's clock: a receipt of later than that is accepted by nobody."""
+        rest_s = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - self.clock()
+        return asyncio.get_running_loop().time() + min(self.answer_timeout_s, rest_s)
+
+    async def sign(self, generation: Generation, claims: ReceiptClaims) -> str:
+        """Sign a receipt off the event loop; return it as base64url without padding."""
+        keys = generation.receipt_ed25519, generation.receipt_ml_dsa_65
+        receipt = await asyncio.get_running_loop().run_in_executor(self.signer, sign_receipt, claims, *keys)
+        return base64.urlsafe_b64encode(receipt).rstrip(b"=").decode()
 
     async def next_batch(self, answer: Answer, deadline_s: float) -> tuple[bytes, ...] | None:
         """Return the next batch, or the error event that ends an aborted stream, or None at the end."""

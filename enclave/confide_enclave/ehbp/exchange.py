@@ -5,7 +5,6 @@ status alone in clear. The receipt travels inside the seal, where readers who kn
 """
 
 import asyncio
-import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,6 @@ from typing import Final
 
 from confide_protocol import labels
 from confide_protocol.errors import DecryptionFailed, ProtocolError
-from confide_protocol.receipt import sign_receipt
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
 from confide_enclave.api import Answer, ApiRequest, refuse
@@ -103,9 +101,7 @@ class Foreign:
             request.body.clear()  # of what did not come whole the receipt says nothing
         generation = request.generation
         assert generation is not None  # noqa: S101 - `finish` demands a frame
-        # A receipt that is issued later than this is accepted by nobody.
-        rest_s = generation.keyset.not_after_unix_s + labels.KEYSET_GRACE_S - session.clock()
-        deadline_s = asyncio.get_running_loop().time() + min(session.answer_timeout_s, rest_s)
+        deadline_s = session.deadline_s(generation)
         if fault is None:
             answer = await self._ask("POST", path, bytes(request.body), account, deadline_s)
         else:
@@ -170,9 +166,7 @@ class Foreign:
             issued_unix_s=int(session.clock()),
             dialect=labels.DIALECT_EHBP,
         )
-        keys = generation.receipt_ed25519, generation.receipt_ml_dsa_65
-        receipt = await asyncio.get_running_loop().run_in_executor(session.signer, sign_receipt, claims, *keys)
-        said = member(receipt, salt)
+        said = member(await session.sign(generation, claims), salt)
         if answer.rest is None:
             rest = with_member(b"".join(answer.first), said)
         else:
@@ -180,10 +174,9 @@ class Foreign:
         await reply(b"".join(map(sealer.seal, filler.finish(rest))))
 
 
-def member(receipt: bytes, salt: bytes) -> bytes:
+def member(receipt: str, salt: bytes) -> bytes:
     """The receipt and the root of its salts, in JSON, as both kinds of answer carry them."""
-    text = base64.urlsafe_b64encode(receipt).rstrip(b"=").decode()
-    return json.dumps({"receipt": text, "salt": salt.hex()}, separators=(",", ":")).encode()
+    return json.dumps({"receipt": receipt, "salt": salt.hex()}, separators=(",", ":")).encode()
 
 
 def with_member(body: bytes, said: bytes) -> bytes:
