@@ -13,9 +13,7 @@ from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_protocol.errors import EngineError
 from structlog.testing import capture_logs
 
-from tests.unit.enclave.engine.test_walls import ALICE, BOB, PROMPT, Watched, running, toy
-
-__all__ = ["toy"]
+from tests.unit.enclave.engine.test_walls import ALICE, BOB, PROMPT, Watched, running
 
 pytestmark = pytest.mark.anyio
 # A pool for one context, and a prompt that needs all of it.

@@ -4,13 +4,13 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from confide_enclave.engine import ChatMessage, Delta, GenerationRequest, Sampling, grammar
+from confide_enclave.engine import ChatMessage, Delta, GenerationRequest, grammar
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.torch_engine import TorchEngine
 from confide_enclave.errors import GrammarTooComplex
@@ -18,16 +18,10 @@ from confide_protocol.errors import CapacityExceeded, ConfigError, ContextTooLon
 from llguidance import LLMatcher, LLParserLimits
 
 from tests.fakes import gguf as fake
+from tests.fakes.asking import ask, collect
 
 pytestmark = pytest.mark.anyio
 LIMITS = EngineLimits(max_sequences=3, max_waiting=2, context_tokens=128, prefill_chunk_tokens=8, threads=1)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "toy.gguf"
-    path.write_bytes(fake.toy_llama(5))
-    return path
 
 
 @asynccontextmanager
@@ -37,16 +31,6 @@ async def running(toy: Path) -> AsyncIterator[TorchEngine]:
         yield engine
     finally:
         await engine.close()
-
-
-def request(prompt: str = "hello", max_tokens: int = 20, **sampling) -> GenerationRequest:
-    values = {"temperature": 0.0, "top_p": 1.0, "seed": 1} | sampling
-    return GenerationRequest(prompt, Sampling(max_tokens=max_tokens, **values), bytes(32))
-
-
-async def collect(engine: TorchEngine, asked: GenerationRequest) -> list[Delta]:
-    async with aclosing(engine.generate(asked)) as deltas:
-        return [delta async for delta in deltas]
 
 
 def text(deltas: list[Delta]) -> str:
@@ -69,7 +53,7 @@ def remains(engine: TorchEngine) -> int:
 async def test_deltas_count_and_end(toy: Path) -> None:
     """One delta per token, running counts, and exactly one finish reason, on the last."""
     async with running(toy) as engine:
-        deltas = await collect(engine, request(max_tokens=6))
+        deltas = await collect(engine, ask(max_tokens=6))
         assert [delta.completion_tokens for delta in deltas] == list(range(1, len(deltas) + 1))
         assert {delta.prompt_tokens for delta in deltas} == {4}
         assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
@@ -78,7 +62,7 @@ async def test_deltas_count_and_end(toy: Path) -> None:
 
 async def test_requests_beside_one_another_answer_as_alone(toy: Path) -> None:
     """Requests that join and leave a running batch get the text that they get alone."""
-    asked = [request("abc" * n, 10 + 5 * n, temperature=0.8 * (n % 2), seed=n) for n in range(1, 6)]
+    asked = [ask("abc" * n, 10 + 5 * n, temperature=0.8 * (n % 2), seed=n) for n in range(1, 6)]
     async with running(toy) as engine:
         alone = [text(await collect(engine, each)) for each in asked]
         crowd = await asyncio.gather(*(collect(engine, each) for each in asked))
@@ -92,7 +76,7 @@ async def test_same_seed_same_text(toy: Path) -> None:
     """A seed fixes the answer; another gives another."""
     async with running(toy) as engine:
         first, again, other = [
-            text(await collect(engine, request(max_tokens=30, temperature=1.0, seed=seed))) for seed in (3, 3, 4)
+            text(await collect(engine, ask(max_tokens=30, temperature=1.0, seed=seed))) for seed in (3, 3, 4)
         ]
         assert first == again != other
 
@@ -100,9 +84,9 @@ async def test_same_seed_same_text(toy: Path) -> None:
 async def test_stop_string(toy: Path) -> None:
     """The answer ends before the stop string and says so."""
     async with running(toy) as engine:
-        whole = text(await collect(engine, request(max_tokens=30)))
+        whole = text(await collect(engine, ask(max_tokens=30)))
         stop = whole[10:13]
-        deltas = await collect(engine, request(max_tokens=30, stop=(stop,)))
+        deltas = await collect(engine, ask(max_tokens=30, stop=(stop,)))
         assert text(deltas) == whole[: whole.index(stop)]
         assert deltas[-1].finish_reason == "stop"
 
@@ -111,29 +95,29 @@ async def test_context(toy: Path) -> None:
     """A prompt that fills the context is refused; otherwise the answer takes what is left at most."""
     async with running(toy) as engine:
         with pytest.raises(ContextTooLong):
-            await collect(engine, request("a" * 128))
-        deltas = await collect(engine, request("a" * 120, max_tokens=1_000))
+            await collect(engine, ask("a" * 128))
+        deltas = await collect(engine, ask("a" * 120, max_tokens=1_000))
         assert deltas[-1].completion_tokens <= 8
         assert deltas[-1].finish_reason == "length"
         with pytest.raises(LocalStateError):
-            await collect(engine, request(temperature=float("nan")))
+            await collect(engine, ask(temperature=float("nan")))
         assert len(engine._admitted) == 0
 
 
 async def test_capacity(toy: Path) -> None:
     """Beyond running and waiting requests nobody is let in; a place that frees is given again."""
     async with running(toy) as engine:
-        crowd = [engine.generate(request("abc", max_tokens=120)) for _ in range(5)]
+        crowd = [engine.generate(ask("abc", max_tokens=120)) for _ in range(5)]
         firsts = [asyncio.create_task(anext(deltas)) for deltas in crowd]
         await holds(engine, 5)
         with pytest.raises(CapacityExceeded):
-            await collect(engine, request())
+            await collect(engine, ask())
         for task, deltas in zip(firsts, crowd, strict=True):
             task.cancel()
             await asyncio.wait([task])
             await deltas.aclose()
         await holds(engine, 0)
-        assert await collect(engine, request(max_tokens=3))
+        assert await collect(engine, ask(max_tokens=3))
         assert remains(engine) == 0
 
 
@@ -149,7 +133,7 @@ async def test_leaving_frees_at_once(toy: Path, monkeypatch: pytest.MonkeyPatch)
             return run(step)
 
         monkeypatch.setattr(engine._runner, "run", counted)
-        deltas = engine.generate(request(max_tokens=120))
+        deltas = engine.generate(ask(max_tokens=120))
         await anext(deltas)
         await deltas.aclose()
         before = steps
@@ -161,7 +145,7 @@ async def test_leaving_frees_at_once(toy: Path, monkeypatch: pytest.MonkeyPatch)
 async def test_a_dropped_generator_leaves_too(toy: Path) -> None:
     """A caller that forgets to close is noticed when its generator is collected."""
     async with running(toy) as engine:
-        deltas = engine.generate(request(max_tokens=120))
+        deltas = engine.generate(ask(max_tokens=120))
         await anext(deltas)
         del deltas
         gc.collect()
@@ -184,13 +168,13 @@ async def test_a_failed_step_ends_its_own_requests_only(
             return run(step)
 
         monkeypatch.setattr(engine._runner, "run", fails_once)
-        asked = (collect(engine, request("ab" * n, 30)) for n in range(1, 6))
+        asked = (collect(engine, ask("ab" * n, 30)) for n in range(1, 6))
         results = await asyncio.gather(*asked, return_exceptions=True)
         failed = [result for result in results if isinstance(result, Exception)]
         assert 1 <= len(failed) <= 3
         assert {type(fault) for fault in failed} == {EngineError}
         assert "CANARY" not in "".join(map(str, failed)) + "".join(capsys.readouterr())
-        assert await collect(engine, request())
+        assert await collect(engine, ask())
         assert remains(engine) == 0
 
 
@@ -206,7 +190,7 @@ async def test_numbers_that_are_not_finite(toy: Path, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(engine._runner._model, "forward", poisoned)
         good, bad = await asyncio.gather(
-            collect(engine, request("hello", 9)), collect(engine, request("Z", 9)), return_exceptions=True
+            collect(engine, ask("hello", 9)), collect(engine, ask("Z", 9)), return_exceptions=True
         )
         assert len(good) == 9
         assert isinstance(bad, EngineError)
@@ -215,7 +199,7 @@ async def test_numbers_that_are_not_finite(toy: Path, monkeypatch: pytest.Monkey
 async def test_close_ends_whoever_waits(toy: Path) -> None:
     """Closing gives EngineError to all, leaves a zeroed cache, and ends the thread; later requests are refused."""
     async with running(toy) as engine:
-        tasks = [asyncio.create_task(collect(engine, request(max_tokens=120))) for _ in range(5)]
+        tasks = [asyncio.create_task(collect(engine, ask(max_tokens=120))) for _ in range(5)]
         await holds(engine, 5)
         await asyncio.sleep(0.01)
         await engine.close()
@@ -224,7 +208,7 @@ async def test_close_ends_whoever_waits(toy: Path) -> None:
         assert (remains(engine), len(engine._admitted)) == (0, 0)
         assert not engine._thread.is_alive()
         with pytest.raises(EngineError, match="closed"):
-            await collect(engine, request())
+            await collect(engine, ask())
 
 
 async def test_the_thread_ends_by_its_own_word(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +220,11 @@ async def test_the_thread_ends_by_its_own_word(toy: Path, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(engine._runner, "wipe", broken)
         results = await asyncio.gather(
-            *(collect(engine, request(max_tokens=n)) for n in (3, 50, 60)), return_exceptions=True
+            *(collect(engine, ask(max_tokens=n)) for n in (3, 50, 60)), return_exceptions=True
         )
         assert {type(result) for result in results} == {EngineError}
         with pytest.raises(EngineError, match="closed"):
-            await collect(engine, request())
+            await collect(engine, ask())
     assert threading.active_count() < 50
 
 
@@ -248,8 +232,8 @@ async def test_chat_and_text_prompts_differ(toy: Path) -> None:
     """Messages go through the model's template; a plain text does not."""
     async with running(toy) as engine:
         messages = [ChatMessage("user", "hello")]
-        chat = await collect(engine, GenerationRequest(messages, request().sampling, bytes(32)))
-        plain = await collect(engine, request())
+        chat = await collect(engine, GenerationRequest(messages, ask().sampling, bytes(32)))
+        plain = await collect(engine, ask())
         assert chat[-1].prompt_tokens > plain[-1].prompt_tokens == 4
 
 
@@ -270,10 +254,10 @@ async def test_a_grammar_that_breaks_amid_an_answer(toy: Path, monkeypatch: pyte
     monkeypatch.setattr(grammar, "_LIMITS", limits)
     rule = LLMatcher.grammar_from_regex("(a|b)*a(a|b){18}c")
     async with running(toy) as engine:
-        alone = text(await collect(engine, request(max_tokens=30)))
-        asked = request("p" * 40, temperature=2.0, grammar=rule, max_tokens=60)
+        alone = text(await collect(engine, ask(max_tokens=30)))
+        asked = ask("p" * 40, temperature=2.0, grammar=rule, max_tokens=60)
         deltas = engine.generate(replace(asked, cache_salt=b"k" * 32, cache_lasts=True))
-        beside = asyncio.create_task(collect(engine, request(max_tokens=30)))
+        beside = asyncio.create_task(collect(engine, ask(max_tokens=30)))
         for _ in range(2):
             await anext(deltas)
         with pytest.raises(GrammarTooComplex) as fault:

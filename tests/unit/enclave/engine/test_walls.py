@@ -15,20 +15,11 @@ from confide_enclave.engine.pages import PAGE_TOKENS
 from confide_enclave.engine.torch_engine import TorchEngine
 from confide_protocol.errors import CapacityExceeded, ConfigError, EngineError
 
-from tests.fakes import gguf as fake
-
 pytestmark = pytest.mark.anyio
 LIMITS = EngineLimits(max_sequences=3, max_waiting=90, context_tokens=128, prefill_chunk_tokens=24, threads=1)
 ALICE, BOB = b"a" * 32, b"b" * 32
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 2
 SYSTEM = "You are a helpful machine that answers in a few words only."
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "toy.gguf"
-    path.write_bytes(fake.toy_llama(5))
-    return path
 
 
 class Watched:

@@ -1,22 +1,14 @@
 """Triton kernels beside their definitions: on a GPU where there is one, else in Triton's interpreter."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    # Read when Triton's own functions are made. Facades and other tests' processes must not find it.
-    os.environ["TRITON_INTERPRET"] = "1"
-    with suppress(ImportError):
-        import triton
+from tests.fakes.interpreter import interpret_without_gpu
 
-        triton.knobs.propagate_env = False
-        triton.knobs.runtime.interpret = True
-    del os.environ["TRITON_INTERPRET"]
+interpret_without_gpu()
 
 
 @pytest.fixture(autouse=True)

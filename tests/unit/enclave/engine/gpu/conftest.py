@@ -1,8 +1,5 @@
 """The engine's path on GPUs: on one where there is one, else on the CPU with Triton's interpreter in its place."""
 
-import os
-from contextlib import suppress
-
 import pytest
 import torch
 from confide_enclave.engine import gpu, gpu_runner
@@ -10,17 +7,10 @@ from confide_enclave.engine.cuda import CudaLane, choose_gpu
 from confide_enclave.engine.lane import Lane
 from confide_kernels import place
 
+from tests.fakes.interpreter import interpret_without_gpu
 from tests.fakes.lane import HostLane
 
-if not torch.cuda.is_available():
-    # Read when Triton's own functions are made. Other tests' processes must not find it.
-    os.environ["TRITON_INTERPRET"] = "1"
-    with suppress(ImportError):
-        import triton
-
-        triton.knobs.propagate_env = False
-        triton.knobs.runtime.interpret = True
-    del os.environ["TRITON_INTERPRET"]
+interpret_without_gpu()
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import asyncio
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from confide_enclave.engine import Delta, GenerationRequest, Sampling, gpu, torch_engine
+from confide_enclave.engine import gpu, torch_engine
 from confide_enclave.engine.card import EngineLimits
 from confide_enclave.engine.lane import Lane
 from confide_enclave.engine.torch_engine import TorchEngine
@@ -16,7 +17,8 @@ from confide_enclave.errors import DeviceUnavailable
 from confide_kernels import place
 from confide_protocol.errors import CapacityExceeded, ConfigError, EngineError
 
-from tests.fakes import gguf as fake
+from tests.fakes import asking
+from tests.fakes.asking import collect
 from tests.fakes.lane import HostLane
 
 # The interpreter's arithmetic is numpy's, which warns of numbers that are not finite.
@@ -24,13 +26,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::RuntimeWarn
 LIMITS = EngineLimits(
     max_sequences=3, context_tokens=128, prefill_chunk_tokens=24, threads=1, device="cuda", prefix_tokens=0
 )
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "toy.gguf"
-    path.write_bytes(fake.toy_llama(5))
-    return path
 
 
 @asynccontextmanager
@@ -42,14 +37,8 @@ async def running(toy: Path, **limits) -> AsyncIterator[TorchEngine]:
         await engine.close()
 
 
-def ask(prompt: str = "hello", max_tokens: int = 2, **sampling) -> GenerationRequest:
-    values = {"temperature": 0.0, "top_p": 1.0, "seed": 1} | sampling
-    return GenerationRequest(prompt, Sampling(max_tokens=max_tokens, **values), bytes(32))
-
-
-async def collect(engine: TorchEngine, asked: GenerationRequest) -> list[Delta]:
-    async with aclosing(engine.generate(asked)) as deltas:
-        return [delta async for delta in deltas]
+# The interpreter takes seconds for a token.
+ask = partial(asking.ask, max_tokens=2)
 
 
 async def idle(engine: TorchEngine) -> None:
