@@ -1,19 +1,12 @@
 // Plays the page in headless Chromium before a real gateway, as a user would; prints what it showed as one line of JSON.
 //   play.js CONFIG_FILE QUESTION
-import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer, request } from "node:http";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { findChromium, play } from "../../client/js/test/chromium.js";
+
 const TIMEOUT_MS = 60_000;
-const BROWSERS = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"];
-const chromium = BROWSERS.find((path) => path && existsSync(path));
-if (chromium === undefined) {
-  console.log(JSON.stringify({ skip: "no Chromium here; install it, or name one with CHROMIUM" }));
-  process.exit(0);
-}
+const chromium = findChromium();
 const [configFile, question] = process.argv.slice(2);
 const { gateway, ...config } = JSON.parse(readFileSync(configFile, "utf8"));
 
@@ -40,39 +33,10 @@ async function user(question) {
 
 const script = `<script type="module">(${user})(${JSON.stringify(question)})</script></html>`;
 const page = readFileSync(join(import.meta.dirname, "index.html"), "utf8").replace("</html>", script);
-let told;
-const report = new Promise((resolve) => (told = resolve));
-// Page and gateway share an origin: requests that are not for the page go on to the gateway, as they are.
-const server = createServer((asked, answer) => {
-  const files = {
-    "/": ["text/html", page],
-    "/main.js": ["text/javascript", readFileSync(join(import.meta.dirname, "dist", "main.js"))],
-    "/config.json": ["application/json", JSON.stringify({ ...config, baseURL: `http://${asked.headers.host}` })],
-  };
-  if (files[asked.url]) {
-    answer.writeHead(200, { "content-type": files[asked.url][0] }).end(files[asked.url][1]);
-  } else if (asked.url === "/report") {
-    let text = "";
-    asked.on("data", (part) => (text += part)).on("end", () => (answer.writeHead(204).end(), told(JSON.parse(text))));
-  } else {
-    const onward = request(gateway + asked.url, { method: asked.method, headers: asked.headers }, (got) => {
-      answer.writeHead(got.statusCode, got.headers);
-      got.pipe(answer);
-    });
-    onward.on("error", () => answer.destroy());
-    asked.pipe(onward);
-  }
+const main = readFileSync(join(import.meta.dirname, "dist", "main.js"));
+const files = (origin) => ({
+  "/": ["text/html", page],
+  "/main.js": ["text/javascript", main],
+  "/config.json": ["application/json", JSON.stringify({ ...config, baseURL: origin })],
 });
-await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
-const profile = mkdtempSync(join(tmpdir(), "confide-chromium-"));
-const place = `http://127.0.0.1:${server.address().port}/`;
-const browser = spawn(chromium, [...FLAGS, `--user-data-dir=${profile}`, place], { stdio: "ignore" });
-const late = new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS, { error: "the page reported nothing in time" }));
-console.log(JSON.stringify(await Promise.race([report, late])));
-browser.kill("SIGKILL");
-server.closeAllConnections();
-server.close();
-setTimeout(() => {
-  rmSync(profile, { recursive: true, force: true, maxRetries: 3 });
-  process.exit(0);
-}, 300);
+await play(chromium, gateway, files, TIMEOUT_MS);
