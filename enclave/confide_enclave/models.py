@@ -11,7 +11,7 @@ from confide_enclave.engine.card import EngineLimits, default_weights, read_card
 from confide_enclave.engine.directory import Directory
 from confide_enclave.engine.encoder_card import default_encoder, read_encoder_card
 from confide_enclave.remote.settings import RemoteSettings
-from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, ServedModelSettings
+from confide_enclave.settings import EmbeddingsSettings, EnclaveSettings, ServedModelSettings, place_of
 
 Cards = tuple[tuple[ModelCard, ...], ModelCard | None]
 Loader = Callable[[], Engine | Embedder]
@@ -58,7 +58,7 @@ def share_cores(file: str, settings: EnclaveSettings) -> EnclaveSettings:
 
 
 def _names_no_threads(engine: EngineLimits | RemoteSettings) -> bool:
-    return isinstance(engine, EngineLimits) and engine.threads == 0 and engine.device == "cpu"
+    return isinstance(engine, EngineLimits) and engine.threads == 0 and not engine.is_on_gpu
 
 
 @cache
@@ -93,17 +93,12 @@ def _loader(file: str, model: ServedModelSettings, index: int) -> Loader:
     if isinstance(model.engine, RemoteSettings):
         from confide_enclave.remote.engine import RemoteEngine
 
-        where = file if index == 0 else f"{file}: {_place(index)}"
+        where = file if index == 0 else f"{file}: {place_of(index)}"
         return partial(RemoteEngine.load, weights, model.name, model.engine, where)
     _demand_torch(file)
     from confide_enclave.engine.torch_engine import TorchEngine
 
     return partial(TorchEngine.load, weights, model.name, model.engine)
-
-
-def _place(index: int) -> str:
-    """Name a model's table as the file does."""
-    return "model" if index == 0 else f"more_models.{index - 1}"
 
 
 def _weights(model: ServedModelSettings, index: int) -> Path:
@@ -113,7 +108,7 @@ def _weights(model: ServedModelSettings, index: int) -> Path:
     weights = Path(model.weights)
     if not weights.exists():
         remedy = "is not there; name a GGUF file or a converted directory"
-        raise ConfigError(str(weights), f"{_place(index)}.weights", remedy)
+        raise ConfigError(str(weights), f"{place_of(index)}.weights", remedy)
     return weights
 
 

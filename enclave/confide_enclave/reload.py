@@ -7,12 +7,10 @@ draining leaves everything as it was; one after it leaves nothing served, until 
 
 import asyncio
 import gc
-import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 from confide_protocol.errors import ConfideError, ConfigError
@@ -25,6 +23,7 @@ from confide_enclave.logs import MAX_VALUE_CHARS
 from confide_enclave.models import Loader, make_loaders, read_cards, share_cores
 from confide_enclave.serving import Enclave
 from confide_enclave.settings import EnclaveSettings, load_settings
+from confide_enclave.threads import in_thread
 
 # What the process took at its start, and holds until its end.
 FIXED: Final = (
@@ -34,7 +33,6 @@ FIXED: Final = (
 FIXED_LIMITS: Final = ("max_request_bytes", "header_timeout_s", "device_timeout_s", "shutdown_grace_s")
 Built = tuple[EnclaveApp, KeysetHolder, Manifest]
 Build = Callable[[EnclaveSettings, Sequence[Engine], Embedder | None], Built]
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -111,7 +109,7 @@ class Reloader:
     async def reload(self) -> None:
         """Bring what is served in line with the file. Whatever is wrong is logged, and raises nothing."""
         try:
-            settings, wanted = await in_thread(self._read)
+            settings, wanted = await in_thread(self._read, "confide-reload")
             if self._is_served(settings, wanted):
                 log.info("reload.unchanged")
                 return
@@ -157,7 +155,7 @@ class Reloader:
         gc.collect()  # of what was closed, keys too: the new may need the room
         for one in wanted:
             if all(each.key != one.key for each in self._loaded):  # of what is left, all suits
-                part = await in_thread(one.load)
+                part = await in_thread(one.load, "confide-reload")
                 self._enclave.parts.append(part)
                 self._loaded.append(Loaded(one.key, part))
                 if part.card != one.card:
@@ -188,21 +186,6 @@ def changes(old: EnclaveSettings, new: EnclaveSettings) -> list[str]:
     return names + [
         f"limits.{name}" for name in FIXED_LIMITS if getattr(old.limits, name) != getattr(new.limits, name)
     ]
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Wait for blocking work on a thread that does not keep the process from ending."""
-    done: Future[T] = Future()
-
-    def run() -> None:
-        if done.set_running_or_notify_cancel():
-            try:
-                done.set_result(work())
-            except BaseException as fault:  # noqa: BLE001 - handed to whoever waits
-                done.set_exception(fault)
-
-    threading.Thread(target=run, name="confide-reload", daemon=True).start()
-    return await asyncio.wrap_future(done)
 
 
 def _told(fault: Exception) -> dict[str, str]:

@@ -261,10 +261,15 @@ def _contradictions(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
             yield "simulated", f"trusts simulated roots; remove it, the platform is {platform}"
 
 
+def place_of(index: int) -> str:
+    """Name a model's table as the file does."""
+    return "model" if index == 0 else f"more_models.{index - 1}"
+
+
 def _contradicting_models(settings: EnclaveSettings) -> Iterator[tuple[str, str]]:
     names = set() if settings.embeddings is None else {settings.embeddings.name}
-    places = ["model", *(f"more_models.{index}" for index in range(len(settings.more_models)))]
-    for place, model in zip(places, settings.models, strict=True):
+    for index, model in enumerate(settings.models):
+        place = place_of(index)
         if isinstance(model.engine, RemoteSettings) and model.weights is None:
             yield f"{place}.weights", "is missing; name what the server reads, a published directory or a GGUF file"
         if isinstance(model.engine, EngineLimits) and model.engine.is_on_gpu and not settings.gpus:

@@ -28,7 +28,6 @@ RESPONSE_EXPORT: Final = b"ehbp response"
 KEY_LABEL: Final = b"key"
 NONCE_LABEL: Final = b"nonce"
 SECRET_BYTES: Final = 32
-ENC_BYTES: Final = 32
 RESPONSE_NONCE_BYTES: Final = 32  # max(Nn, Nk)
 LENGTH_BYTES: Final = 4
 

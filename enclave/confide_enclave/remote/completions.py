@@ -68,7 +68,7 @@ class _Model(Read):
     max_model_len: int | None = None
 
 
-class _Models(Read):
+class Models(Read):
     data: Annotated[list[_Model], Field(max_length=64)]
 
 
@@ -147,7 +147,7 @@ class Completions:
 
     async def identify(self, get: Get) -> Identity:
         said = parse(_Version, await get(self.version))
-        models = parse(_Models, await get(PATH_MODELS)).data
+        models = parse(Models, await get(PATH_MODELS)).data
         shares = ""
         if not self.salts and not said.disable_radix_cache:
             shares = "start it with --disable-radix-cache: what it caches of one tenant would answer another faster"

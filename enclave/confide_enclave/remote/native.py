@@ -9,7 +9,7 @@ from pydantic import Field
 
 from confide_enclave.engine import Sampling
 from confide_enclave.remote.chunk import Chunk, Explained, Get, Identity, Usage
-from confide_enclave.remote.completions import PATH_MODELS
+from confide_enclave.remote.completions import PATH_MODELS, Models
 from confide_enclave.remote.errors import EngineMalformed
 from confide_enclave.remote.reading import Id, Read, data_of, parse, parse_event, to_json
 
@@ -59,14 +59,6 @@ class _Slot(Read):
 class _Props(Read):
     build_info: str
     default_generation_settings: _Slot
-
-
-class _Model(Read):
-    id: str
-
-
-class _Models(Read):
-    data: Annotated[list[_Model], Field(max_length=64)]
 
 
 @dataclass(frozen=True)
@@ -131,5 +123,5 @@ class Native:
     async def identify(self, get: Get) -> Identity:
         props = parse(_Props, await get(_PATH_PROPS))
         context = props.default_generation_settings.n_ctx
-        models = parse(_Models, await get(PATH_MODELS)).data
+        models = parse(Models, await get(PATH_MODELS)).data
         return Identity(props.build_info, [(model.id, context) for model in models])

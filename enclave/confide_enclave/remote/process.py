@@ -22,6 +22,7 @@ import structlog
 from confide_protocol.errors import ConfigError, EngineError
 
 from confide_enclave.remote.settings import RemoteSettings
+from confide_enclave.threads import in_thread
 
 State = Literal["loading", "ready", "lost", "failed", "closed"]
 Process = subprocess.Popen[bytes]
@@ -148,7 +149,7 @@ class Supervisor:
         """One life, from its start until it is lost. Raises: ConfigError."""
         if self._launch is not None and self._ready.done():
             self._to("loading")
-            await _in_thread(self._launch.verify)
+            await in_thread(self._launch.verify, "confide-engine-weights")
         process = self._spawn()
         drain = None if process is None else asyncio.create_task(self._drain(process))
         try:
@@ -277,23 +278,6 @@ async def _ends_within(process: Process, wait_s: float) -> bool:
             return False
         await asyncio.sleep(min(left_s, POLL_S))
     return True
-
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Wait for work that takes minutes; whoever gives up waiting leaves its thread behind."""
-    done: Future[None] = Future()
-
-    def run() -> None:
-        if done.set_running_or_notify_cancel():
-            try:
-                work()
-            except BaseException as fault:  # noqa: BLE001 - handed to whoever waits
-                done.set_exception(fault)
-            else:
-                done.set_result(None)
-
-    threading.Thread(target=run, name="confide-engine-weights", daemon=True).start()
-    await asyncio.wrap_future(done)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -24,11 +24,11 @@ from confide_enclave.reload import (
     Source,
     Wanted,
     changes,
-    in_thread,
     keys_of,
 )
 from confide_enclave.serving import RETRY_AFTER_S, Enclave
 from confide_enclave.settings import EnclaveSettings, Limits, load_settings
+from confide_enclave.threads import in_thread
 from confide_protocol.errors import ConfigError, LocalStateError
 from confide_protocol.keyset import Manifest, parse_manifest
 from structlog.testing import capture_logs
@@ -389,10 +389,10 @@ def test_what_a_reload_cannot_change_is_named() -> None:
 
 async def test_blocking_work_gives_its_value_or_its_fault() -> None:
     """And one who no longer waits is not missed."""
-    assert await in_thread(lambda: 7) == 7
+    assert await in_thread(lambda: 7, "test") == 7
     with pytest.raises(ZeroDivisionError):
-        await in_thread(lambda: 1 // 0)
-    task = asyncio.create_task(in_thread(lambda: 7))
+        await in_thread(lambda: 1 // 0, "test")
+    task = asyncio.create_task(in_thread(lambda: 7, "test"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -80,7 +80,6 @@ LLAMA_CPP: Final = Server(
     socket="llama.sock",  # it knows one by the end of its name
     key_variable="LLAMA_API_KEY",
     spare_tokens=2,
-    cache="off",
     repeats_prompt=False,
     logprobs=True,
     grammars="asked",

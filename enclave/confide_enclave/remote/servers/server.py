@@ -30,7 +30,6 @@ class Server:
     socket: the name of its unix socket, empty for one that has none and listens on loopback.
     key_variable: by which it gets its key, empty for one that reads it from a file.
     spare_tokens: of its context, how many it never fills; it gets as many more.
-    cache: how tenants are kept apart in what it caches of prompts: by a salt in each request, or caching nothing.
     repeats_prompt: its answer begins with the prompt's ids.
     logprobs: it says by id which tokens they are of.
     grammars: whether every build of it follows llguidance's, or it has to be asked.
@@ -45,7 +44,6 @@ class Server:
     socket: str
     key_variable: str
     spare_tokens: int
-    cache: Literal["salt", "off"]
     repeats_prompt: bool
     logprobs: bool
     grammars: Literal["always", "asked"]

@@ -90,7 +90,6 @@ SGLANG: Final = Server(
     socket="",
     key_variable="",
     spare_tokens=8,
-    cache="off",
     repeats_prompt=True,
     logprobs=False,
     grammars="always",

@@ -112,7 +112,6 @@ VLLM: Final = Server(
     socket="socket",
     key_variable="VLLM_API_KEY",
     spare_tokens=0,
-    cache="salt",
     repeats_prompt=True,
     logprobs=True,
     grammars="always",
