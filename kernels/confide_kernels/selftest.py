@@ -276,15 +276,9 @@ def _linear_w8a8(move: Move) -> Iterator[Pair]:
         rows, weight, scales = move(given)
         expected = gemm.naive.linear_w8a8(*given)
         yield Pair(gemm.linear_w8a8(rows, gemm.pack_w8a8(weight), scales), expected)
-
-
-def _multiply_int8(move: Move) -> Iterator[Pair]:
-    for n, width, out in ((3, 100, 33), (70, 65, 130)):
-        a, b = _levels(n, width), _levels(out, width)
-        expected = (a.long() @ b.long().t()).to(torch.int32)
-        yield Pair(gemm.multiply_int8(move(a), move(b).t()), expected)
-    ends = torch.full((1, 4096), 127, dtype=torch.int8)
-    yield Pair(gemm.multiply_int8(move(ends), move(ends.neg()).t()), torch.full((1, 1), -(127**2) * 4096).int())
+    ends, one = torch.full((1, 4096), 127, dtype=torch.int8), torch.ones(1)
+    got = gemm.linear_w8a8(Rows(*move((ends, one[:, None]))), gemm.pack_w8a8(move(ends.neg())), move(one))
+    yield Pair(got.columns, torch.full((1, 1), -(127.0**2) * 4096))
 
 
 def _linear_w8a16(move: Move) -> Iterator[Pair]:
@@ -351,7 +345,6 @@ _CASES: Final[dict[str, Callable[[Move], Iterator[Pair]]]] = {
     "rope.rotate_store_floats": _rotate_store_floats,
     "attention.attend_int8": _attend_int8,
     "attention.attend": _attend,
-    "gemm.multiply_int8": _multiply_int8,
     "gemm.linear_w8a8": _linear_w8a8,
     "gemm.linear_w8a16": _linear_w8a16,
     "gemm.linear_w4a16": _linear_w4a16,

@@ -16,7 +16,6 @@ __all__ = [
     "linear_w4a16",
     "linear_w8a8",
     "linear_w8a16",
-    "multiply_int8",
     "pack_w4a16",
     "pack_w8a8",
 ]
@@ -57,12 +56,3 @@ def linear_w4a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
 
         return triton.linear_w4a16(x, weight, weight_scales)
     return packed.linear_w4a16(x, weight, weight_scales)
-
-
-def multiply_int8(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b` in int32, exactly. a: [n, k] int8; b: [k, m] int8; neither holds -128; k <= MAX_WIDTH."""
-    if on_gpu(a):
-        from confide_kernels.gemm import triton
-
-        return triton.multiply_int8(a, b)
-    return naive.multiply_int8(a, b)

@@ -47,37 +47,29 @@ def _programs(tiles: Tiles, n: int, out: int) -> int:
     return max(1, -(-n // tiles.rows) * -(-out // tiles.columns))
 
 
-def multiply_int8(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b` in int32. a: [n, k] int8; b: [k, m] int8; neither holds -128; k <= MAX_WIDTH."""
-    (n, width), out = a.shape, b.shape[1]
-    return _multiply(a, b, None, tiles_for(n, out, width, True))
-
-
-def _multiply(a: Tensor, b: Tensor, scales: Tensor | None, tiles: Tiles) -> Tensor:
+def _multiply(a: Tensor, b: Tensor, scales: Tensor, tiles: Tiles) -> Tensor:
     """Scale the columns in passing where a program has whole sums, else afterwards."""
     (n, width), out = a.shape, b.shape[1]
-    if tiles.parts > 1:
-        sums = torch.zeros(n, out, dtype=torch.int32, device=a.device)
-    else:
-        sums = torch.empty(n, out, dtype=torch.int32 if scales is None else torch.float32, device=a.device)
-    scaled = scales is not None and tiles.parts == 1
+    whole = tiles.parts == 1
+    made = (
+        torch.empty(n, out, device=a.device) if whole else torch.zeros(n, out, dtype=torch.int32, device=a.device)
+    )
     _multiply_int8[(-(-n // tiles.rows) * -(-out // tiles.columns), tiles.parts)](
         a,
         *a.stride(),
         b,
         *b.stride(),
-        scales.contiguous() if scaled and scales is not None else a,
-        sums,
+        scales.contiguous(),
+        made,
         n,
         out,
         width,
         *tiles[:4],
-        scaled=scaled,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
         **EXACT,
     )
-    return sums if scales is None or scaled else torch.mul(sums, scales)
+    return made if whole else torch.mul(made, scales)
 
 
 def linear_w8a8(rows: Rows, weight: Tensor, weight_scales: Tensor) -> Product:
@@ -136,7 +128,7 @@ def _multiply_int8(
     b_row: tl.tensor,
     b_column: tl.tensor,
     scales: tl.tensor,
-    sums: tl.tensor,
+    made: tl.tensor,
     n: tl.tensor,
     out: tl.tensor,
     width: tl.tensor,
@@ -144,7 +136,6 @@ def _multiply_int8(
     columns: tl.constexpr,
     depth: tl.constexpr,
     parts: tl.constexpr,
-    scaled: tl.constexpr,
 ) -> None:
     down, right = _place(n, out, rows, columns)
     i, j = down.to(tl.int64) * rows + tl.arange(0, rows), right.to(tl.int64) * columns + tl.arange(0, columns)
@@ -158,14 +149,12 @@ def _multiply_int8(
         total = tl.dot(left, right_tile, total, out_dtype=tl.int32)
         a_at += depth * parts * a_column
         b_at += depth * parts * b_row
-    at, own = sums + i[:, None] * out + j[None, :], (i < n)[:, None] & (j < out)[None, :]
+    at, own = made + i[:, None] * out + j[None, :], (i < n)[:, None] & (j < out)[None, :]
     if parts > 1:
         tl.atomic_add(at, total, own)
-    elif scaled:
+    else:
         scale = tl.load(scales + j, j < out, 0.0)[None, :]
         tl.store(at, total.to(tl.float32) * scale, own)
-    else:
-        tl.store(at, total, own)
 
 
 @kernel_of_any("n")

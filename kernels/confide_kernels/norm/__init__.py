@@ -8,9 +8,7 @@ from confide_kernels.norm import compiled, naive
 from confide_kernels.place import on_gpu
 from confide_kernels.quant import Rows
 
-__all__ = ["add_rms_norm_int8", "head_norm_exact", "rms_norm"]
-
-head_norm_exact = naive.head_norm_exact
+__all__ = ["add_rms_norm_int8", "rms_norm"]
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, dtype: torch.dtype) -> Tensor:

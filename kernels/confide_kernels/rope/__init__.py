@@ -5,9 +5,9 @@ from torch import Tensor
 from confide_kernels.gemm import Product
 from confide_kernels.place import on_gpu
 from confide_kernels.rope import compiled, naive
-from confide_kernels.rope.naive import Cache, Heads, rotate, table
+from confide_kernels.rope.naive import Cache, Heads, table
 
-__all__ = ["Cache", "Heads", "rotate", "rotate_store", "rotate_store_floats", "table"]
+__all__ = ["Cache", "Heads", "rotate_store", "rotate_store_floats", "table"]
 
 
 def rotate_store(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from confide_kernels import gemm
 from confide_kernels.gemm import naive
-from confide_kernels.gemm.naive import _choose_multiply, multiply_by_parts
+from confide_kernels.gemm.naive import _choose_multiply, multiply_by_parts, multiply_int8
 from confide_kernels.gemm.packed import _is_right
 from confide_kernels.quant import quantise
 
@@ -128,7 +128,7 @@ def test_only_what_torch_multiplies_is_packed(monkeypatch: pytest.MonkeyPatch) -
     assert is_packed()
 
 
-@pytest.mark.parametrize("multiply", [gemm.multiply_int8, multiply_by_parts])
+@pytest.mark.parametrize("multiply", [multiply_int8, multiply_by_parts])
 @pytest.mark.parametrize(
     ("n", "k", "m"), [(0, 64, 9), (1, 1, 1), (1, 576, 960), (3, 64, 100), (27, 3000, 192), (200, 64, 50)]
 )
@@ -159,4 +159,4 @@ def test_an_inexact_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_matrix_of_one_column_is_exact() -> None:
     """torch's own product reads memory that is nobody's there."""
     a, b = (torch.randint(-127, 128, (n, 1), dtype=torch.int8) for n in (3, 5))
-    assert torch.equal(gemm.multiply_int8(a, b.t()).long(), a.long() @ b.t().long())
+    assert torch.equal(multiply_int8(a, b.t()).long(), a.long() @ b.t().long())

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from confide_kernels.gemm import Product
-from confide_kernels.norm import add_rms_norm_int8, compiled, head_norm_exact, naive, rms_norm
+from confide_kernels.norm import add_rms_norm_int8, compiled, naive, rms_norm
+from confide_kernels.norm.naive import head_norm_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

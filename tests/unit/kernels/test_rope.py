@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from confide_kernels.gemm import Product
-from confide_kernels.rope import Cache, Heads, compiled, naive, rotate, rotate_store, table
+from confide_kernels.rope import Cache, Heads, compiled, naive, rotate_store, table
+from confide_kernels.rope.naive import rotate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

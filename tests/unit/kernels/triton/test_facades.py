@@ -37,7 +37,6 @@ CASES = {
     "gemm.linear_w8a8": (ROWS, LEVELS, torch.ones(2)),
     "gemm.linear_w8a16": (X, LEVELS, torch.ones(2)),
     "gemm.linear_w4a16": (X, LEVELS.view(torch.uint8)[:, ::2].contiguous(), torch.ones(2, 1, 2)),
-    "gemm.multiply_int8": (LEVELS, LEVELS.t()),
     "sampling.sample": (X, ONE, ONE.long(), ONE, ONE * 0, ONE / 2),
     "wipe.wipe": (CACHE.data[None], CACHE.tops[None], PLACES[:1], 2),
     "seal.seal": (bytes(32), [bytes(12)], PAGES, [b""]),

@@ -20,23 +20,14 @@ def levels(rows: int, width: int) -> torch.Tensor:
     return torch.randint(-127, 128, (rows, width), dtype=torch.int8)
 
 
-@pytest.mark.parametrize(("n", "width", "out"), SHAPES)
-def test_multiply_int8(n: int, width: int, out: int) -> None:
-    """Sums are those of int64, whatever the layout."""
-    a, b = levels(n, width), levels(out, width)
-    expected = (a.long() @ b.long().t()).to(torch.int32)
-    same_bits(gpu.multiply_int8(a.to(DEVICE), b.to(DEVICE).t()), expected)
-    same_bits(gpu.multiply_int8(strided(a).to(DEVICE), b.t().contiguous().to(DEVICE)), expected)
-
-
 @pytest.mark.parametrize("tiles", TILES)
 def test_tiles_do_not_show(tiles: gpu.Tiles) -> None:
-    """Whatever the tiles and the parts of the depth, scaled or not: the same bits."""
+    """Whatever the layout, the tiles and the parts of the depth: the same bits."""
     a, b, scales = levels(19, 200), levels(77, 200), torch.rand(77)
     expected = (a.long() @ b.long().t()).to(torch.int32)
-    a, b, device_scales = on_device((a, b, scales))
-    same_bits(gpu._multiply(a, b.t(), None, tiles), expected)
-    same_bits(gpu._multiply(a, b.t(), device_scales, tiles), expected * scales)
+    for left, right in ((a, b.t()), (strided(a), b.t().contiguous())):
+        got = gpu._multiply(left.to(DEVICE), right.to(DEVICE), scales.to(DEVICE), tiles)
+        same_bits(got, expected * scales)
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -55,8 +46,12 @@ def test_a_large_gpu_has_enough_to_do(n: int, out: int, width: int, wide: bool) 
 def test_extremes_stay_in_int32(sign: int) -> None:
     width = naive.MAX_WIDTH
     a, b = torch.full((1, width), 127, dtype=torch.int8), torch.full((1, width), 127 * sign, dtype=torch.int8)
-    got = gpu._multiply(a.to(DEVICE), b.to(DEVICE).t(), None, gpu.Tiles(16, 16, 4096, 4, 4, 2))
-    assert got.tolist() == [[127 * 127 * sign * width]]
+    expected = torch.tensor([[127 * 127 * sign * width]], dtype=torch.int32)
+    for parts in (1, 4):
+        got = gpu._multiply(
+            a.to(DEVICE), b.to(DEVICE).t(), torch.ones(1, device=DEVICE), gpu.Tiles(16, 16, 4096, parts, 4, 2)
+        )
+        same_bits(got, expected.float())
 
 
 @pytest.mark.parametrize(("n", "width", "out"), SHAPES)
