@@ -76,10 +76,10 @@ def _runs(pages: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return lazy_zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+    return _lazy_zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
 
 
-def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     # The kernel zeroes pages as they are touched; torch.zeros touches all at once, numpy asks for pages of 2 MiB.
     memory = mmap.mmap(-1, torch.Size(shape).numel() * dtype.itemsize)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):

@@ -138,7 +138,7 @@ def make_card(model: Model, name: str, limits: EngineLimits) -> ModelCard:
     """Raises: ConfigError when the model is not one that the engine computes, or not for contexts so long."""
     trained = read_config(model.metadata).context_tokens
     if limits.context_tokens > trained:
-        raise ConfigError("limits", "context_tokens", f"is over what the model was trained for; at most {trained}")
+        raise ConfigError("engine", "context_tokens", f"is over what the model was trained for; at most {trained}")
     return ModelCard(
         name=name,
         weights_digest=model.digest,

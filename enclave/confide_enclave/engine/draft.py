@@ -98,7 +98,7 @@ class DraftProposer(Proposer):
 def skip_layers(weights: DecoderWeights, kept: Sequence[int]) -> DecoderWeights:
     """Return a decoder of some of the layers, sharing their weights. Raises: ConfigError."""
     if not kept or list(kept) != sorted(set(kept) & set(range(weights.config.layers))):
-        raise ConfigError("limits", "draft_layers", f"must be ascending and under {weights.config.layers}")
+        raise ConfigError("engine", "draft_layers", f"must be ascending and under {weights.config.layers}")
     layers = tuple(weights.layers[number] for number in kept)
     return replace(weights, config=replace(weights.config, layers=len(layers)), layers=layers)
 

@@ -57,9 +57,9 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
     if config.vocabulary > MAX_VOCABULARY:
         raise ConfigError("engine", "device", f'draws from {MAX_VOCABULARY} tokens at most; set device = "cpu"')
     lane = open_lane(limits.device)
-    need, spare = count_need(config, model.arrays, limits, pages), lane.memory()
-    if spare is not None and sum(need) > spare[0]:
-        raise too_little(need, *spare)
+    need, (free, total) = count_need(config, model.arrays, limits, pages), lane.memory()
+    if sum(need) > free:
+        raise too_little(need, free, total)
     if faults := selftest.check(lane.device):
         more = f" and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
         told = "; ".join(faults[:_TOLD]) + more
@@ -71,7 +71,7 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
         with selftest.BUILDING:  # other engines of this process may be starting too
             runner.record(rows_of_step(limits), limits.context_tokens)
     except torch.OutOfMemoryError:
-        raise too_little(need, *(spare or (0, 0))) from None
+        raise too_little(need, free, total) from None
     log.info("gpu_ready", device=str(lane.device), **need._asdict())
     return runner
 

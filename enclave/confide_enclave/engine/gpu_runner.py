@@ -62,7 +62,7 @@ class GpuRunner(Runner):
             self._graphs.append(_Graph(shape, self._model, self._pool, self._lane))
         self._graphs.sort(key=lambda graph: graph.shape)
 
-    def warm_up(self, prompt_tokens: int, drawn: int = 1) -> None:
+    def warm_up(self, prompt_tokens: int, drawn: int) -> None:
         """Compile what steps launch, before anybody waits for it. Uses the first pages.
 
         Steps are of up to so many tokens of prompts, and so many rows that are drawn from.

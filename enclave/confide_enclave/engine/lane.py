@@ -15,8 +15,8 @@ class Lane(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def memory(self) -> tuple[int, int] | None:
-        """Return how many bytes are free, and how many there are; None for a device that needs no counting."""
+    def memory(self) -> tuple[int, int]:
+        """Return how many bytes are free, and how many there are."""
         ...
 
     def send(self, x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -18,14 +18,14 @@ from confide_enclave.engine.weights import DecoderWeights, LayerWeights, Matrix
 class Batch:
     """Packed tokens of one step: any mix of chunks and single rows, each sequence's together.
 
-    tokens, positions: [n] int64; rows: the pool's row of each, [n] int64; spans: what each sequence attends to, for
-    a GPU as it is placed there. wanted: the packed rows to give logits for, [m] int64.
+    tokens, positions: [n] int64; rows: the pool's row of each, [n] int64; spans: what each sequence attends to.
+    wanted: the packed rows to give logits for, [m] int64.
     """
 
     tokens: Tensor
     positions: Tensor
     rows: Tensor
-    spans: Sequence[Span] | Placed
+    spans: Sequence[Span]
     wanted: Tensor
 
 
@@ -46,13 +46,13 @@ class Decoder:
 
     def forward(self, batch: Batch, pool: KvPool) -> Tensor:
         """Run the packed tokens, write their keys and values; return logits, [wanted, vocabulary] float32."""
-        spans = batch.spans if isinstance(batch.spans, Placed) else Spans.of(batch.spans)
-        return self.logits(self.states(batch.tokens, batch.positions, batch.rows, spans, pool), batch.wanted)
+        states = self.states(batch.tokens, batch.positions, batch.rows, Spans.of(batch.spans), pool)
+        return self.logits(states, batch.wanted)
 
     def states(
         self, tokens: Tensor, positions: Tensor, rows: Tensor, spans: Spans | Placed, pool: KvPool
     ) -> States:
-        """Run the layers. Arguments are those of a batch."""
+        """Run the layers. Arguments are those of a batch, but that for a GPU spans may be placed there before."""
         residual = _look_up(self._weights.embedding, tokens)
         if self._weights.exact:
             return States(residual, self._run_exact(residual, positions, rows, spans, pool))

@@ -47,7 +47,7 @@ class HostMemory:
         try:
             self._data = torch.from_numpy(np.zeros((slots, size), np.uint8))
         except (MemoryError, ValueError):
-            raise ConfigError("limits", "offload_tokens", f"takes {slots * size} bytes; lower it") from None
+            raise ConfigError("engine", "offload_tokens", f"takes {slots * size} bytes; lower it") from None
 
     def seal(
         self,
