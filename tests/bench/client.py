@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,7 +24,7 @@ from confide_protocol import labels
 from tests.bench import Row, absent, ours, versus
 from tests.bench.peers.loopback import STREAM_CHUNKS
 from tests.bench.sealed_http import PEERS
-from tests.bench.subjects import ROOT, START_TIMEOUT_S, PeerAbsent, peer_script, read_line
+from tests.bench.subjects import START_TIMEOUT_S, PeerAbsent, peer_script, process_of, read_line
 
 ANSWER_TIMEOUT_S = 120
 EVIDENCE = "SEV-SNP and 1 GPU, simulated"
@@ -145,11 +145,8 @@ class Client:
                 raise PeerAbsent(f"{self.name} does not run here")
             yield process
 
-    @contextmanager
-    def process(self, *mode: str) -> "Iterator[subprocess.Popen[str]]":
-        command = (*self.command, json.dumps(dict(self.ready)), *mode)
-        with _ended(subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-3, text=True, cwd=ROOT)) as process:
-            yield process
+    def process(self, *mode: str) -> "AbstractContextManager[subprocess.Popen[str]]":
+        return process_of((*self.command, json.dumps(dict(self.ready)), *mode))
 
 
 def measure(clients: Mapping[str, Client], quick: bool) -> tuple[dict[str, Added], dict[str, str]]:
@@ -248,18 +245,9 @@ def our_server(folder: Path) -> Iterator[dict[str, Any]]:
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run a server; yield the JSON line that it prints when ready. Raises: PeerAbsent."""
-    with _ended(subprocess.Popen(command, stdout=-1, stderr=-3, text=True, cwd=ROOT)) as process:
+    with process_of(command) as process:
         try:
             ready: dict[str, Any] = json.loads(read_line(process, START_TIMEOUT_S))
         except ValueError:
             raise PeerAbsent(f"{command[-2]} does not start here") from None
         yield ready
-
-
-@contextmanager
-def _ended(process: "subprocess.Popen[str]") -> "Iterator[subprocess.Popen[str]]":
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()

@@ -112,17 +112,18 @@ def interleaved_cpu_us(
 
 
 def _start(script: Script, stack: ExitStack) -> Subject:
-    server = stack.enter_context(_process(script, ("serve",)))
+    server = stack.enter_context(process_of((*script.command, "serve")))
     ready = read_line(server, START_TIMEOUT_S)
     if not ready:
         raise PeerAbsent(f"{script.name}'s server does not start here")
-    return Subject(script, server, stack.enter_context(_process(script, ("drive", ready))))
+    return Subject(script, server, stack.enter_context(process_of((*script.command, "drive", ready))))
 
 
 @contextmanager
-def _process(script: Script, arguments: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
+def process_of(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that is told and asked line by line, until it is no longer needed."""
     process = subprocess.Popen(
-        (*script.command, *arguments),
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
