@@ -4,7 +4,7 @@ import asyncio
 import json
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from confide_enclave.engine import ChatMessage, Sampling
 from confide_enclave.engine.tokens import Tokens
@@ -24,12 +24,6 @@ class Spy:
         (key,) = (each.partition(b"=")[2] for each in given if each.startswith(b"LLAMA_API_KEY="))
         self._client = Client(f"unix:{socket}", key.decode(), CONNECT_TIMEOUT_S)
         self._tokens = Tokens(read_vocabulary(weights))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def count(self, messages: list[dict[str, str]]) -> int:
         return len(self._encode(messages))

@@ -43,13 +43,13 @@ def test_a_server_without_salts_keeps_nothing_of_a_prompt(stack: RemoteStack, pe
     """It reads every token of it again, its own counter says; asked without our words it would have kept them."""
     if peer.name != "llama.cpp":
         pytest.skip(f"{peer.name} has salts")
-    with Spy(stack, weights) as spy:
-        counted = [spy.ask(LONG, salt) for salt in (b"\1" * 32, b"\1" * 32, b"\2" * 32)]
-        assert [cached for cached, _ in counted] == [0, 0, 0]
-        assert [read for _, read in counted] == [spy.count(LONG)] * 3
-        # What is left in a slot's memory is there to be found, by a request that lets it be.
-        spy.ask(LONG, b"\1" * 32, cache_prompt=True)
-        assert spy.ask(LONG, b"\2" * 32, cache_prompt=True)[0] > 128
+    spy = Spy(stack, weights)
+    counted = [spy.ask(LONG, salt) for salt in (b"\1" * 32, b"\1" * 32, b"\2" * 32)]
+    assert [cached for cached, _ in counted] == [0, 0, 0]
+    assert [read for _, read in counted] == [spy.count(LONG)] * 3
+    # What is left in a slot's memory is there to be found, by a request that lets it be.
+    spy.ask(LONG, b"\1" * 32, cache_prompt=True)
+    assert spy.ask(LONG, b"\2" * 32, cache_prompt=True)[0] > 128
 
 
 def test_a_client_that_leaves_ends_its_request(stack: RemoteStack) -> None:
