@@ -14,8 +14,8 @@ The rule, so that no call is executed twice:
    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
    set (SPEC 6.4). So may they, once, after a 400 when fresh evidence names the very key that they are sealed to.
 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
-   says 400 to them (no node holds the key), or the way broke and it then says that the node is gone. What a node
-   that died had begun died with it, unanswered.
+   says 400 to them (no node holds the key), or the way broke and it then says that the node is gone, which it says
+   only if it is sure (SPEC 6.6). What a node that died had begun died with it, unanswered.
 4. Where an enclave that is still there may have opened the bytes, and its answer is lost: OutcomeUnknown.
    Nothing is sent again.
 5. Once an answer has begun, nothing is sent again, whatever happens.

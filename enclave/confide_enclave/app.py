@@ -21,6 +21,7 @@ from confide_enclave.ehbp import Foreign, StaleKey
 from confide_enclave.endorsements import MAX_ENDORSEMENTS_BYTES, Shelf
 from confide_enclave.errors import Busy, RequestTimeout, RequestTooLarge
 from confide_enclave.keys import KeysetHolder
+from confide_enclave.made import Made
 from confide_enclave.recheck import Recheck
 from confide_enclave.session import Session
 from confide_enclave.settings import Limits
@@ -61,14 +62,15 @@ class EnclaveApp:
         log: FilteringBoundLogger,
         close: Callable[[], None],
         recheck: Recheck,
+        made: Made,
         foreign: Foreign | None = None,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`foreign` answers EHBP; None: nothing does."""
+        """`made`: the keysets of this process; `foreign` answers EHBP, None: nothing does."""
         self._session, self._holder, self._room, self._shelf = session, holder, room, shelf
         self._secret_digest = hashlib.sha256(b"Bearer " + gateway_secret).digest()
         self._limits, self._log, self._close, self._recheck = limits, log, close, recheck
-        self._foreign, self._ready = foreign, ready
+        self._made, self._foreign, self._ready = made, foreign, ready
         self._maintenance: asyncio.Task[None] | None = None
         self._slots = Slots(limits.max_concurrent, limits.max_waiting, limits.first_byte_timeout_s)
 
@@ -99,6 +101,7 @@ class EnclaveApp:
         """Rotate and drop keys on time, also while nobody calls."""
         digest = b""
         while True:
+            self._made.note(self._holder.live)
             with suppress(LocalStateError):
                 if digest != (digest := self._holder.current.digest):
                     self._log.info("keyset.live", keyset=digest.hex())
@@ -178,7 +181,8 @@ class EnclaveApp:
             self._log.warning("evidence.failed", code=fault.code, reason=str(fault))
             await reply.problem(fault.http_status)
             return
-        await reply.whole(200, labels.MEDIA_EVIDENCE.encode(), bundle)
+        self._made.note(self._holder.live)
+        await reply.whole(200, labels.MEDIA_EVIDENCE.encode(), bundle, (self._made.field,))
 
     async def _endorsements(self, scope: Message, receive: Receive, reply: "Reply") -> None:
         """Take endorsements from the gateway. They are offered with the evidence and never believed here."""

@@ -21,6 +21,7 @@ from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Embedder, Engine
 from confide_enclave.export import collect_evidence, write_files
 from confide_enclave.hardening import forbid_core_dumps
+from confide_enclave.made import Made
 from confide_enclave.manifest import build_manifest
 from confide_enclave.models import make_loaders, read_cards, share_cores
 from confide_enclave.node import assemble, check_machine, open_machine
@@ -153,11 +154,21 @@ def _start(file: Path, settings: EnclaveSettings, secret: bytes) -> tuple[Enclav
     asyncio.run(check(settings))
     # An external engine takes minutes to start, and must not outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+    made = Made()
     loaded = [Loaded(key, load()) for key, load in zip(keys_of(settings), loaders, strict=True)]
 
     def build(settings: EnclaveSettings, engines: Sequence[Engine], embedder: Embedder | None) -> Built:
-        draw = secrets.token_bytes
-        return assemble(settings, engines, attester, secret, shelf=shelf, gpus=gpus, embedder=embedder, random=draw)
+        return assemble(
+            settings,
+            engines,
+            attester,
+            secret,
+            shelf=shelf,
+            gpus=gpus,
+            embedder=embedder,
+            made=made,
+            random=secrets.token_bytes,
+        )
 
     app, holder, manifest = build(settings, *split(loaded, settings))
     enclave = Enclave(app, [each.part for each in loaded])

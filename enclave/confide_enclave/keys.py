@@ -118,8 +118,7 @@ class KeysetHolder:
 
     def tick(self) -> None:
         """Rotate and drop what is due."""
-        now, current = self._clock(), self._current
-        before = current
+        now, before = self._clock(), (current := self._current)
         if self._previous is not None and now >= self._previous_until_s:
             self._previous = None
         if current is not None and now >= current.keyset.not_after_unix_s + self._grace_s:

@@ -19,6 +19,7 @@ from confide_enclave.ehbp import Foreign
 from confide_enclave.endorsements import Shelf
 from confide_enclave.engine import Embedder, Engine
 from confide_enclave.keys import Clock, KeysetHolder, Random, fresh
+from confide_enclave.made import Made
 from confide_enclave.manifest import build_manifest, fingerprint
 from confide_enclave.recheck import Recheck
 from confide_enclave.session import Session
@@ -114,6 +115,7 @@ def assemble(
     shelf: Shelf | None = None,
     gpus: "GpuSource | None" = None,
     embedder: Embedder | None = None,
+    made: Made | None = None,
     clock: Clock = time.time,
     monotonic: Clock = time.monotonic,
     random: Random,
@@ -122,7 +124,7 @@ def assemble(
 
     With `gpus` these are checked again before each later keyset; revocation is then left to the clients, whose
     answers are fresher than what was put on the shelf. Only engines, attester, GPUs and shelf touch the outside.
-    The engines are the caller's to close.
+    The engines are the caller's to close. `made`: the keysets that this process made before.
     """
     log = structlog.get_logger()
     limits = settings.limits
@@ -130,6 +132,7 @@ def assemble(
         settings, [engine.card for engine in engines], None if embedder is None else embedder.card
     )
     shelf = Shelf() if shelf is None else shelf
+    made = Made() if made is None else made
 
     async def check(source: "GpuSource") -> None:
         await check_own_gpus(settings, source, without_answers(shelf), clock=clock, random=random)
@@ -186,7 +189,7 @@ def assemble(
         return any(engine.ready for engine in engines)
 
     app = EnclaveApp(
-        session, holder, room, shelf, gateway_secret, limits, log, stop_signer, recheck, foreign, ready
+        session, holder, room, shelf, gateway_secret, limits, log, stop_signer, recheck, made, foreign, ready
     )
     return app, holder, manifest
 

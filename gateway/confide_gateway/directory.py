@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from confide_protocol.statement import NONCE_BYTES
 
 from confide_gateway.forward import (
     UpstreamBusy,
+    UpstreamDown,
     UpstreamError,
     UpstreamPool,
     UpstreamRequest,
@@ -29,6 +31,12 @@ Judge = Callable[[bytes, bytes], AttestationResult]
 
 REFRESH_S = 1.0
 """What clients ask for causes at most one appraisal of a node in this time."""
+
+
+MAX_KEYSETS = 16
+"""How many a node names of those that it made."""
+
+_HEX_32 = re.compile(r"[0-9a-f]{64}")
 
 
 class _NotReady(UpstreamError):
@@ -47,7 +55,9 @@ class Node:
         self.simulated = False
         self.digest_hex: str | None = None
         self.ehbp_key: bytes | None = None
-        self.previous: tuple[str, float] | None = None
+        # What it said to have made since it was started, and whether that is all: it was asked and it answered.
+        self.keysets: frozenset[str] = frozenset()
+        self.told = False
         self.due = 0.0
         self.asked_at = float("-inf")
         self.state: tuple[str, ...] = ()
@@ -64,23 +74,31 @@ class Node:
         return self.accepted and self.ready
 
     def holds(self, digest_hex: str) -> bool:
-        """Tell whether this node opens what is sealed to the keyset: the current one, or one in its grace."""
-        if digest_hex == self.digest_hex:
-            return True
-        return self.previous is not None and digest_hex == self.previous[0] and time.time() < self.previous[1]
+        """Tell whether this node made the keyset; whether it still opens what is sealed to it, it says itself."""
+        return digest_hex == self.digest_hex or digest_hex in self.keysets
+
+    def lacks(self, digest_hex: str) -> bool:
+        """Tell whether the node, when asked last, surely was none that ever opened what is sealed to the keyset."""
+        return self.told and not self.holds(digest_hex)
 
     def accept(self, attested: AttestedKeyset, max_age_s: float) -> None:
-        digest_hex = attested.keyset.digest.hex()
-        if self.digest_hex not in (None, digest_hex):
-            assert self.digest_hex is not None  # noqa: S101 - just compared
-            self.previous = self.digest_hex, time.time() + labels.KEYSET_GRACE_S
-        self.digest_hex = digest_hex
+        self.digest_hex = attested.keyset.digest.hex()
         self.ehbp_key = attested.keyset.ehbp_key
         self._until_unix_s = min(time.time() + max_age_s, attested.valid_until_unix_s)
 
+    def hear(self, keysets: str) -> None:
+        """Take what the node says of itself beside its evidence; what is not told as it should be is not told."""
+        told = keysets.split(",")
+        self.told = len(told) <= MAX_KEYSETS and all(_HEX_32.fullmatch(each) for each in told)
+        self.keysets = frozenset(told if self.told else ())
+
+    def end(self) -> None:
+        """Take note that no process is there: what it had begun, and its keys, ended with it."""
+        self.told, self.keysets = True, frozenset()
+
     def expel(self) -> None:
         self.ready = False
-        self.digest_hex = self.previous = self.ehbp_key = None
+        self.digest_hex = self.ehbp_key = None
         self._until_unix_s = 0.0
 
 
@@ -134,17 +152,26 @@ class Directory:
         """
         return next((node for node in self.nodes if node.ehbp_key is not None and node.routable), None)
 
-    async def find(self, digest_hex: str, *, unready: bool = False) -> Node | None:
+    async def find(self, digest_hex: str) -> Node | None:
         """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""
-        node = self.holding(digest_hex, unready=unready)
-        if node is None and len(digest_hex) == 2 * labels.DIGEST_BYTES:
+        node = self.holding(digest_hex)
+        if node is None and _HEX_32.fullmatch(digest_hex):
             since = time.monotonic() - REFRESH_S
             await asyncio.gather(*(self.appraise(node, since=since) for node in self.nodes))
-            node = self.holding(digest_hex, unready=unready)
+            node = self.holding(digest_hex)
         return node
 
+    async def is_gone(self, digest_hex: str) -> bool:
+        """Tell whether surely no process is left that ever opened what is sealed to the keyset.
+
+        Whoever hears so may have a call executed anew. Each node has to say so now, or not to be there: one that is
+        silent may be at work.
+        """
+        await asyncio.gather(*(self.renew(node) for node in self.nodes))
+        return all(node.lacks(digest_hex) for node in self.nodes)
+
     async def renew(self, node: Node) -> None:
-        """Judge a node that has other keys than it had: by evidence asked for from now on, whoever asks for it."""
+        """Judge a node by evidence asked for from now on, whoever asks for it."""
         now = time.monotonic()
         await asyncio.sleep(max(0.0, node.asked_at + REFRESH_S - now))
         await self.appraise(node, since=now)
@@ -152,6 +179,7 @@ class Directory:
     def suspect(self, node: Node) -> None:
         """Take a node that could not be reached out of the rotation, until it is appraised again."""
         node.expel()
+        node.told = False
         node.wake.set()
         if self._turned(node, "unreachable"):
             self._log.warning("node_unreachable", node=node.name)
@@ -167,14 +195,17 @@ class Directory:
             node.asked_at = time.monotonic()
             nonce = os.urandom(NONCE_BYTES)
             try:
-                data = await self._fetch(
-                    node, f"{labels.PATH_EVIDENCE}?nonce={nonce.hex()}", labels.MEDIA_EVIDENCE, self._evidence_s
-                )
+                path = f"{labels.PATH_EVIDENCE}?nonce={nonce.hex()}"
+                data, keysets = await self._fetch(node, path, labels.MEDIA_EVIDENCE, self._evidence_s)
+                node.hear(keysets)
                 result = await asyncio.to_thread(self._judge, data, nonce)
-            except UpstreamUnreachable:
+            except UpstreamUnreachable as fault:
                 self._metrics.appraisal(node.name, "unreachable")
                 self.suspect(node)
+                if isinstance(fault, UpstreamDown):
+                    node.end()
             except UpstreamError as fault:
+                node.told = False
                 self._metrics.appraisal(node.name, "no_evidence")
                 self._log.warning("node_no_evidence", node=node.name, code=fault.code)
             except EvidenceMalformed as fault:
@@ -250,7 +281,8 @@ class Directory:
                 else:
                     self._tell_accepted(node)
 
-    async def _fetch(self, node: Node, path: str, media: str | None, limit_s: float) -> bytes:
+    async def _fetch(self, node: Node, path: str, media: str | None, limit_s: float) -> tuple[bytes, str]:
+        """Return the body of an answer, and which keysets it names."""
         data = bytearray()
         try:
             async with asyncio.timeout(limit_s):
@@ -268,4 +300,4 @@ class Directory:
                     await response.close()
         except TimeoutError:
             raise UpstreamTimeout from None
-        return bytes(data)
+        return bytes(data), response.keysets

@@ -160,9 +160,9 @@ class Relay:
                 else:
                     digest_hex, path, media = self._ask(client, scope)
                     # Whoever asks about a keyset asks whether its node is there: one that is busy loading is.
-                    unready = digest_hex is not None and media == labels.MEDIA_EVIDENCE
-                    node = self._directory.holding(digest_hex, unready=unready)
-                    node = node or await self._find(digest_hex, unready=unready)
+                    about = digest_hex is not None and media == labels.MEDIA_EVIDENCE
+                    node = self._directory.holding(digest_hex, unready=about)
+                    node = node or await self._find(digest_hex, about=about)
                 node.in_flight += 1
                 await self._exchange(client, node, path, account, media)
         except Refused as fault:
@@ -261,11 +261,21 @@ class Relay:
         client.fields = (*account.outward, (labels.FIELD_EHBP_KEY, client.ehbp_key.decode("ascii")))
         return path
 
-    async def _find(self, digest_hex: str | None, *, unready: bool) -> Node:
-        """Ask all nodes for the keyset; that none has it is the client's fault only where any node is verified."""
-        node = None if digest_hex is None else await self._directory.find(digest_hex, unready=unready)
+    async def _find(self, digest_hex: str | None, *, about: bool) -> Node:
+        """Ask all nodes for the keyset. That none has it is the client's fault only where any node is verified.
+
+        To a question `about` the keyset it is the answer, and given only where it is sure.
+        """
+        directory = self._directory
+        if digest_hex is None:
+            raise Refused(503)
+        if about:
+            gone = await directory.is_gone(digest_hex)
+            node = directory.holding(digest_hex, unready=True)
+        else:
+            node, gone = await directory.find(digest_hex), True
         if node is None:
-            raise Refused(400 if digest_hex is not None and self._directory.ready else 503)
+            raise Refused(400 if gone and directory.ready else 503)
         return node
 
     async def _exchange(self, client: Client, node: Node, path: str, account: Account, media: str) -> None:

@@ -56,6 +56,8 @@ FIELD_CACHE_KEY: Final = "confide-cache-key"
 FIELD_RECEIPT: Final = "confide-receipt"
 # --- Clear header from gateway to enclave: whom fairness counts, nothing else
 FIELD_ACCOUNT: Final = "confide-account"
+# --- Clear header from enclave to gateway, on evidence: every keyset this process made, the latest first
+FIELD_KEYSETS: Final = "confide-keysets"
 # --- Clear header fields of EHBP, request and response: 32 bytes in lower-case hex
 FIELD_EHBP_KEY: Final = "ehbp-encapsulated-key"
 FIELD_EHBP_NONCE: Final = "ehbp-response-nonce"

@@ -59,7 +59,10 @@ def make_keyset(*, lifetime_s: int = 3600) -> Keyset:
 
 @dataclass
 class AttestedNode:
-    """What `/evidence` serves. Set a field to make the node lie: `raw` replaces the bundle's bytes."""
+    """What `/evidence` serves. Set a field to make the node lie: `raw` replaces the bundle's bytes.
+
+    `told`: what it says of the keysets that it made; None: the truth.
+    """
 
     keyset: Keyset = field(default_factory=make_keyset)
     served_keyset: Keyset | None = None
@@ -67,6 +70,8 @@ class AttestedNode:
     evidence_status: int = 200
     ready_status: int = 200
     raw: bytes | None = None
+    told: str | None = None
+    made: list[str] = field(default_factory=list)
 
     def bundle(self, nonce: bytes) -> bytes:
         root, (path,) = coalesce_nonces([self.fixed_nonce or nonce])
@@ -83,7 +88,10 @@ class AttestedNode:
     async def serve_evidence(self, call: Call) -> None:
         nonce = bytes.fromhex(parse_qs(urlsplit(call.seen.path).query)["nonce"][0])
         body = self.bundle(nonce) if self.raw is None else self.raw
-        await call.answer(body, self.evidence_status, labels.MEDIA_EVIDENCE)
+        if self.keyset.digest.hex() not in self.made:
+            self.made.insert(0, self.keyset.digest.hex())
+        told = ",".join(self.made) if self.told is None else self.told
+        await call.answer(body, self.evidence_status, labels.MEDIA_EVIDENCE, confide_keysets=told)
 
     async def serve_ready(self, call: Call) -> None:
         await call.answer(b'{"status":"as told"}', self.ready_status, "application/json")

@@ -50,9 +50,12 @@ class Call:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, body: bytes, status: int = 200, media: str = labels.MEDIA_RESPONSE) -> None:
+    async def answer(
+        self, body: bytes, status: int = 200, media: str = labels.MEDIA_RESPONSE, **fields: str
+    ) -> None:
         """Answer with a length."""
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: {media}\r\ncontent-length: {len(body)}\r\n\r\n"
+        more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: {media}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
         await self.raw(head.encode() + body)
 
     async def start(self, status: int = 200, media: str = labels.MEDIA_RESPONSE) -> None:

@@ -123,6 +123,9 @@ def test_a_model_is_exchanged_under_running_clients(own: Stack) -> None:
         assert after.manifest_digest.hex() == done["manifest"] != before.manifest_digest.hex()
         assert after.keyset_digest.hex() == done["keyset"] != before.keyset_digest.hex()
         assert say(client, FIRST).manifest_digest == after.manifest_digest
+        # The keys are gone, the process is not: it may have run what was sealed to them.
+        assert own.relay().holds(before.keyset_digest, None)
+        assert not own.relay().holds(bytes(32), None)
         with pytest.raises(openai.NotFoundError, match=f"'{FIRST}', 'third'"):
             say(client, "second")
     with pytest.raises(AppraisalRejected) as refused:

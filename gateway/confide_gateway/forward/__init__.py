@@ -27,6 +27,10 @@ class UpstreamUnreachable(UpstreamError):
     reason = "the node cannot be reached"
 
 
+class UpstreamDown(UpstreamUnreachable):
+    """Nothing listens there: the host answers, and refuses the connection."""
+
+
 class UpstreamBusy(UpstreamError):
     code = "upstream_busy"
     http_status = 503
@@ -62,7 +66,7 @@ class UpstreamRequest(NamedTuple):
 
 
 class UpstreamResponse(Protocol):
-    """A response whose head has come. `ehbp_nonce` is empty but where EHBP was answered.
+    """A response whose head has come. `ehbp_nonce` is empty but where EHBP was answered, `keysets` but on evidence.
 
     `read` waits for more and returns all that is there; once `ended` is True nothing follows.
     `close` is called exactly once, whatever happened: it drops the connection of an unfinished exchange.
@@ -71,6 +75,7 @@ class UpstreamResponse(Protocol):
     status: int
     content_type: str
     ehbp_nonce: str
+    keysets: str
 
     @property
     def ended(self) -> bool: ...

@@ -14,6 +14,7 @@ from confide_gateway.forward import (
     MAX_HEAD_BYTES,
     Target,
     UpstreamBusy,
+    UpstreamDown,
     UpstreamError,
     UpstreamRequest,
     UpstreamTimeout,
@@ -22,6 +23,7 @@ from confide_gateway.forward import (
 
 SWEEP_S = 0.25
 _EHBP_NONCE = labels.FIELD_EHBP_NONCE.encode()
+_KEYSETS = labels.FIELD_KEYSETS.encode()
 
 
 class Exchange:
@@ -31,7 +33,7 @@ class Exchange:
         self.connection = connection
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.status = 0
-        self.content_type = self.ehbp_nonce = ""
+        self.content_type = self.ehbp_nonce = self.keysets = ""
         self.complete = False
         self.waiting_until: float | None = None
         self.request_sent = False
@@ -114,6 +116,8 @@ class Exchange:
             self.content_type = value.decode("latin-1")
         elif lower == _EHBP_NONCE:
             self.ehbp_nonce = value.decode("latin-1")
+        elif lower == _KEYSETS:
+            self.keysets = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None  # noqa: S101 - it is calling us
@@ -319,6 +323,8 @@ class OwnPool:
                 _, connection = await self.loop.create_connection(
                     lambda: Connection(self), target.host, target.port, ssl=target.tls
                 )
+        except ConnectionRefusedError:
+            raise UpstreamDown from None
         except (OSError, TimeoutError):
             raise UpstreamUnreachable from None
         finally:

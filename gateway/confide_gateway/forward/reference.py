@@ -8,6 +8,7 @@ from confide_protocol import labels
 from confide_gateway.forward import (
     Target,
     UpstreamBusy,
+    UpstreamDown,
     UpstreamError,
     UpstreamRequest,
     UpstreamTimeout,
@@ -20,6 +21,7 @@ class _Response:
         self.status = response.status_code
         self.content_type = response.headers.get("content-type", "")
         self.ehbp_nonce = response.headers.get(labels.FIELD_EHBP_NONCE, "")
+        self.keysets = response.headers.get(labels.FIELD_KEYSETS, "")
         self.ended = False
         self._response = response
         self._pieces: AsyncIterator[bytes] = response.aiter_raw()
@@ -86,7 +88,15 @@ def _translated(fault: httpx2.HTTPError) -> UpstreamError:
     if isinstance(fault, httpx2.PoolTimeout):
         return UpstreamBusy()
     if isinstance(fault, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-        return UpstreamUnreachable()
+        return UpstreamDown() if _is_refused(fault) else UpstreamUnreachable()
     if isinstance(fault, httpx2.TimeoutException):
         return UpstreamTimeout()
     return UpstreamError()
+
+
+def _is_refused(fault: BaseException) -> bool:
+    """Look for what the operating system said below what three libraries made of it."""
+    below: BaseException | None = fault
+    while below is not None and not isinstance(below, ConnectionRefusedError):
+        below = below.__cause__ or below.__context__
+    return below is not None

@@ -28,7 +28,6 @@ from confide_enclave.reload import (
 )
 from confide_enclave.serving import RETRY_AFTER_S, Enclave
 from confide_enclave.settings import EnclaveSettings, Limits, load_settings
-from confide_enclave.threads import in_thread
 from confide_protocol.errors import ConfigError, LocalStateError
 from confide_protocol.keyset import Manifest, parse_manifest
 from structlog.testing import capture_logs
@@ -385,15 +384,3 @@ def test_what_a_reload_cannot_change_is_named() -> None:
     for name in FIXED_LIMITS:
         limits = Limits(**{name: getattr(old.limits, name) + 1})
         assert changes(old, old.model_copy(update={"limits": limits})) == [f"limits.{name}"]
-
-
-async def test_blocking_work_gives_its_value_or_its_fault() -> None:
-    """And one who no longer waits is not missed."""
-    assert await in_thread(lambda: 7, "test") == 7
-    with pytest.raises(ZeroDivisionError):
-        await in_thread(lambda: 1 // 0, "test")
-    task = asyncio.create_task(in_thread(lambda: 7, "test"))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task

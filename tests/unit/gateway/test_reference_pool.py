@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 from confide_gateway.forward import (
     Target,
+    UpstreamDown,
     UpstreamError,
     UpstreamPool,
     UpstreamRequest,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from confide_gateway.forward.own import OwnPool
 from confide_gateway.forward.reference import HttpxPool
@@ -85,12 +85,12 @@ async def test_both_pools_fail_alike(behaviour: fake.Behaviour, limits: dict, ex
             assert await outcome(pool, UpstreamRequest("POST", "/ohttp/x", FIELDS, b"sealed")) == expected
 
 
-async def test_both_pools_say_unreachable() -> None:
+async def test_both_pools_say_that_nothing_listens() -> None:
     """A refused connection has its own error through both."""
     async with FakeUpstream(fake.echo) as node:
         pass
     for pool in pools_for(node):
-        assert await outcome(pool, UpstreamRequest("GET", "/healthz")) is UpstreamUnreachable
+        assert await outcome(pool, UpstreamRequest("GET", "/healthz")) is UpstreamDown
 
 
 async def test_the_reference_is_cancelled_too() -> None:
