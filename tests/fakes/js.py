@@ -4,12 +4,17 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes.conversations import ASKED
+from tests.fakes.stack import Stack
 
 FOLDER = Path(__file__).resolve().parents[2] / "client" / "js"
 
@@ -32,12 +37,56 @@ class Js:
         return json.loads(self._process.stdout.readline())
 
     def open(self, url: str, policy: str, **options: Any) -> dict[str, Any]:
-        return self("open", id="it", url=url, policy=policy, **{"allow": True, "key": "", **options})
+        return self("open", url=url, policy=policy, **{"id": "it", "allow": True, "key": "", **options})
 
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(10)
+
+
+@dataclass
+class JsStorm:
+    """Conversations of one process over one client, as `conversations.Storm` has them in Python."""
+
+    js: Js
+    stack: Stack
+    conversations: int = 50
+    max_tokens: int = 8
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> "JsStorm":
+        policy, key = self.stack.ground.policy_file.read_text(), self.stack.ground.api_key
+        opened = self.js.open(self.stack.url, policy, id="storm", key=key)
+        assert opened["verdict"] == "accepted", opened
+        body = {**ASKED, "max_tokens": self.max_tokens}
+        self.told = self.js("storm", id="storm", conversations=self.conversations, body=body)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.told = self.js("calm")
+
+    @property
+    def begun(self) -> dict[str, int]:
+        """Count what calls ended in whose answer had begun, by code."""
+        return dict(self.told["begun"])
+
+    @property
+    def unbegun(self) -> dict[str, int]:
+        return dict(self.told["unbegun"])
+
+    @property
+    def calls(self) -> int:
+        return int(self.told["whole"]) + sum(self.begun.values()) + sum(self.unbegun.values())
+
+    def wait_for(self, more: int, limit_s: float) -> None:
+        """Wait until so many more calls were answered."""
+        self.told = self.js("told")
+        goal, deadline_s = self.told["whole"] + more, time.monotonic() + limit_s
+        while self.told["whole"] < goal:
+            assert time.monotonic() < deadline_s, (self.told, goal)
+            time.sleep(0.1)
+            self.told = self.js("told")
 
 
 @contextmanager

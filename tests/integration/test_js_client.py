@@ -86,7 +86,7 @@ def lying(js: Js) -> Iterator[tuple[Hostile, Peer]]:
         hostile.get = lambda path, _: Answer(  # type: ignore[method-assign]
             200, labels.MEDIA_EVIDENCE, [peer.evidence(bytes.fromhex(path.partition("=")[2]))]
         )
-        js.open(hostile.url, peer.policy_text, now=NOW)
+        js.open(hostile.url, peer.policy_text, now=NOW, limits={"recoverMs": 300})
         yield hostile, peer
 
 
@@ -157,7 +157,7 @@ def test_tampering_at_every_boundary(
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 429, 503])
 def test_an_answer_in_clear(js: Js, lying: tuple[Hostile, Peer], status: int) -> None:
-    """Clear bytes are never data and never shown; a refused key is tried once more where there is another."""
+    """Clear bytes are never data and never shown, whatever was tried again before they were believed."""
     hostile, _ = lying
     hostile.instead = lambda sealed: Answer(status, JSON, [b'{"choices":["CANARY"]}'])
     answer = js("fetch", id="it", path="/chat/completions", body={})["error"]

@@ -56,18 +56,37 @@ export class TooLarge extends ProtocolError {
 
 /** The gateway answered in clear. `status` is unauthenticated; its body is never shown. */
 export class RelayRefused extends ProtocolError {
-  override readonly code = "relay_refused";
+  override readonly code: string = "relay_refused";
   override readonly httpStatus = 502;
   readonly status: number;
-  constructor(status: number) {
-    super(`the gateway answered ${status} in clear, unauthenticated`);
+  constructor(status: number, detail = `the gateway answered ${status} in clear, unauthenticated`) {
+    super(detail);
     this.status = status;
   }
 }
 
+/** The gateway refuses, in clear, once sealed bytes left: it may say so and have had them run all the same. */
+export class RefusedAfterSending extends RelayRefused {}
+
+/** Whoever listens at the URL does not serve evidence: most often a plain OpenAI server. */
+export class NotConfide extends RelayRefused {
+  override readonly code = "not_confide";
+}
+
 export class RelayUnreachable extends ConfideError {
-  override readonly code = "relay_unreachable";
-  override readonly httpStatus = 503;
+  override readonly code: string = "relay_unreachable";
+  override readonly httpStatus: number = 503;
+}
+
+/** The way broke after the request was sent and before any answer: an enclave may have run it, or may not. */
+export class OutcomeUnknown extends RelayUnreachable {
+  override readonly code = "outcome_unknown";
+  override readonly httpStatus = 502;
+  constructor(why = "the connection broke before the answer began") {
+    super(
+      `${why}, and an enclave may have run the request: it was not sent again; ask again if running it twice does no harm`,
+    );
+  }
 }
 
 /** Our own caller misused an object (order of calls, reuse). Never sent to a peer. */

@@ -1,11 +1,12 @@
 /** The shape of `fetch`: plain OpenAI requests go in, sealed ones go out, verified answers come back. */
 
 import type { Bytes } from "./bytes.js";
-import { ConfideError, RelayRefused, RelayUnreachable, Truncated } from "./errors.js";
-import { Exchange } from "./exchange.js";
+import { Delivery } from "./delivery.js";
+import { ConfideError, Truncated } from "./errors.js";
+import type { Exchange } from "./exchange.js";
 import { Patience } from "./patience.js";
-import { chunksOf, faultName, OUTER, type Relay } from "./relay.js";
-import type { Call } from "./session.js";
+import { chunksOf, type Relay } from "./relay.js";
+import { counts, Ends, SHOULD_RETRY } from "./retries.js";
 
 /** What an answer's length and framing are is for the HTTP library to say, once the seal is off. */
 const UNSHOWN = new Set(["connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"]);
@@ -22,55 +23,32 @@ export function exchangeOf(response: Response): Exchange | undefined {
  *
  * An answer that is no stream resolves when its receipt has verified. Of a stream the body fails, before its last
  * event, if it was cut or its receipt is wrong. What it throws is a ConfideError, or the caller's own abort.
+ * What is sent again, and when, stands in `delivery.ts`; what a library tries again by itself is refused.
  */
 export function sealedFetch(relay: Relay): typeof fetch {
+  const ends = new Ends();
   return async (input, init) => {
     const request = new Request(input, init);
     const body = new Uint8Array(await request.arrayBuffer());
-    const call = relay.call(request.method, new URL(request.url), [...request.headers], body);
-    const authorization = request.headers.get("authorization") ?? undefined;
-    const patience = new Patience(request, relay.limits.silenceTimeoutMs);
-    const { exchange, response } = await send(relay, call, authorization, patience);
-    const sealed = chunksOf(response, (step) => patience.forGateway(step));
-    return answer(relay, exchange, sealed, patience);
+    ends.demandFirst(request, body);
+    try {
+      return await exchange(relay, request, body);
+    } catch (fault) {
+      ends.note(request, body, fault);
+      throw fault;
+    }
   };
 }
 
-async function send(
-  relay: Relay,
-  call: Call,
-  authorization: string | undefined,
-  patience: Patience,
-  again = false,
-): Promise<{ exchange: Exchange; response: Response }> {
-  await patience.unlessEnded(relay.ready(authorization));
-  const exchange = await relay.seal(call);
-  let response: Response;
-  try {
-    const sent = relay.fetch(relay.url + exchange.path, {
-      ...OUTER,
-      method: "POST",
-      headers: { ...Exchange.headerFields, ...relay.authorize(authorization) },
-      body: exchange.body,
-      signal: patience.signal,
-    });
-    response = await patience.forGateway(sent);
-  } catch (fault) {
-    patience.signal.throwIfAborted();
-    throw new RelayUnreachable(`the gateway cannot be reached (${faultName(fault)})`);
-  }
-  try {
-    exchange.answered(response.status, response.headers.get("content-type") ?? "");
-    return { exchange, response };
-  } catch (refusal) {
-    await response.body?.cancel().catch(() => {});
-    // A stale key is refused like any unreadable request; one more try with a newer one is allowed.
-    const stale = refusal instanceof RelayRefused && refusal.status === 400 && !again;
-    if (stale && (await patience.unlessEnded(relay.replace(exchange.keysetDigest, authorization)))) {
-      return send(relay, call, authorization, patience, true);
-    }
-    throw refusal;
-  }
+async function exchange(relay: Relay, request: Request, body: Bytes): Promise<Response> {
+  const call = relay.call(request.method, new URL(request.url), [...request.headers], body);
+  const authorization = request.headers.get("authorization") ?? undefined;
+  const patience = new Patience(request, relay.limits.silenceTimeoutMs);
+  const begun = await new Delivery(relay, call, authorization, patience).begin();
+  const sealed = chunksOf(begun.response, (step) => patience.forGateway(step));
+  const response = await answer(relay, begun.exchange, sealed, patience);
+  if (!response.ok && counts(request)) response.headers.set(SHOULD_RETRY, "false");
+  return response;
 }
 
 async function answer(

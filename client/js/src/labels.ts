@@ -5,6 +5,7 @@ import { utf8 } from "./bytes.js";
 export const MEDIA_REQUEST = "message/ohttp-chunked-req";
 export const MEDIA_RESPONSE = "message/ohttp-chunked-res";
 export const MEDIA_EVIDENCE = "application/confide-evidence+cbor";
+export const MEDIA_PROBLEM = "application/problem+json";
 export const REQUEST_INFO = utf8("message/bhttp chunked request");
 export const RESPONSE_EXPORT = utf8("message/bhttp chunked response");
 export const FINAL_AAD = utf8("final");

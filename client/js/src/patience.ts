@@ -40,6 +40,16 @@ export class Patience {
     }
   }
 
+  /** Wait for some time. Throws the reason of this call's end, at once. */
+  async pause(ms: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    try {
+      await this.unlessEnded(new Promise<void>((resolve) => (timer = setTimeout(resolve, ms))));
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   /** Wait for what other callers may wait for too, unless this call has ended. Throws the reason of its end. */
   async unlessEnded<T>(shared: Promise<T>): Promise<T> {
     const { signal } = this;

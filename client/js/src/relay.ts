@@ -1,23 +1,30 @@
 /** The way to an enclave: fetch its evidence through the gateway, verify once for all callers, renew in time. */
 
+import { mediaType } from "./answer.js";
 import type { Fields } from "./bhttp.js";
 import { equal, hex, join, type Bytes } from "./bytes.js";
-import { ConfideError, ConfigError, LocalStateError, PolicyError, RelayRefused, RelayUnreachable, TooLarge } from "./errors.js";
+import {
+  ConfideError, ConfigError, LocalStateError, NotConfide, PolicyError, RelayRefused, RelayUnreachable, TooLarge,
+} from "./errors.js"; // prettier-ignore
 import { MAX_BUNDLE_BYTES } from "./evidence.js";
 import type { Exchange, Receipt } from "./exchange.js";
-import { MEDIA_EVIDENCE, PATH_EVIDENCE } from "./labels.js";
+import { MEDIA_EVIDENCE, MEDIA_PROBLEM, PATH_EVIDENCE } from "./labels.js";
 import type { PolicyMemory } from "./memory.js";
 import type { AppraisalPolicy } from "./policy/policy.js";
 import type { AttestedKeyset } from "./result.js";
 import { ClientSession, MAX_ANSWER_BYTES, type Call } from "./session.js";
 
 const RENEW_RETRY_S = 60;
+/** What whatever stands before a gateway may answer while that is away. */
+const AWAY = [429, 502, 503, 504];
 
 /** What a peer can cost. */
 export interface Limits {
   evidenceTimeoutMs: number;
   /** How long the gateway may be silent: until an answer's head, and between its chunks. */
   silenceTimeoutMs: number;
+  /** How long a call outlives a gateway or a node that is away; 0: not at all. */
+  recoverMs: number;
   /** With its head it fits the 2 MiB bucket. */
   maxRequestBytes: number;
   /** With the session's own fields it fits the enclave's 32 KiB. */
@@ -28,6 +35,7 @@ export interface Limits {
 export const LIMITS: Limits = {
   evidenceTimeoutMs: 30_000,
   silenceTimeoutMs: 600_000,
+  recoverMs: 30_000,
   maxRequestBytes: (2 << 20) - (64 << 10),
   maxHeadBytes: 28 << 10,
   maxAnswerBytes: MAX_ANSWER_BYTES,
@@ -86,6 +94,11 @@ export class Relay {
   /** Throws PolicyError, ConfigError, before anything is sent. */
   static async open(options: RelayOptions): Promise<Relay> {
     return new Relay(options, await options.memory.floor(options.policy.id));
+  }
+
+  /** Seconds since 1970, as this relay's clock has them. */
+  nowS(): number {
+    return this.#clock();
   }
 
   #now(): number {
@@ -152,19 +165,40 @@ export class Relay {
     return this.session.verify(bundle, nonce, this.#now(), () => this.#memory.remember(id, serial));
   }
 
-  /** Ask the gateway for a bundle of evidence that answers `nonce`, unjudged. */
-  async #fetchEvidence(nonce: Bytes, authorization: string | undefined): Promise<Bytes> {
+  /**
+   * Ask, unauthenticated, whether the gateway still reaches a node that holds the keyset.
+   *
+   * Throws RelayUnreachable, RelayRefused; with status 503 where the gateway cannot tell.
+   */
+  async holds(keysetDigest: Bytes, authorization?: string): Promise<boolean> {
+    try {
+      await this.#fetchEvidence(this.session.challenge(), authorization, keysetDigest);
+    } catch (refusal) {
+      if (refusal instanceof RelayRefused && refusal.status === 400 && !(refusal instanceof NotConfide)) return false;
+      throw refusal;
+    }
+    return true;
+  }
+
+  /**
+   * Ask the gateway for a bundle of evidence that answers `nonce`, unjudged.
+   *
+   * `keyset`: from the node that holds it, and from no other.
+   */
+  async #fetchEvidence(nonce: Bytes, authorization: string | undefined, keyset?: Bytes): Promise<Bytes> {
     const parts: Uint8Array[] = [];
+    const named = keyset === undefined ? "" : `&keyset=${hex(keyset)}`;
     let size = 0;
     try {
-      const response = await this.fetch(`${this.url}${PATH_EVIDENCE}?nonce=${hex(nonce)}`, {
+      const response = await this.fetch(`${this.url}${PATH_EVIDENCE}?nonce=${hex(nonce)}${named}`, {
         ...OUTER,
         headers: { accept: MEDIA_EVIDENCE, ...this.authorize(authorization) },
         signal: AbortSignal.timeout(this.limits.evidenceTimeoutMs),
       });
-      if (response.status !== 200) {
-        await response.body?.cancel();
-        throw new RelayRefused(response.status);
+      const refusal = this.#refusal(response.status, mediaType(response.headers.get("content-type") ?? ""));
+      if (refusal !== undefined) {
+        response.body?.cancel().catch(() => {}); // not awaited: it may never say that it is done
+        throw refusal;
       }
       for await (const part of chunksOf(response)) {
         size += part.length;
@@ -176,6 +210,15 @@ export class Relay {
       throw new RelayUnreachable(`the gateway gave no evidence (${faultName(fault)})`);
     }
     return join(parts);
+  }
+
+  /** Tell a refusal of our gateway's from a server that is none. */
+  #refusal(status: number, media: string): RelayRefused | undefined {
+    if (status === 200 && media === MEDIA_EVIDENCE) return undefined;
+    const ours = AWAY.includes(status) || (media === MEDIA_PROBLEM && ![404, 405].includes(status));
+    if (ours) return new RelayRefused(status);
+    const why = "it is a plain OpenAI server or another's, or the URL is wrong";
+    return new NotConfide(status, `${this.url} serves no evidence (it answered ${status}): ${why}`);
   }
 
   /** Take a request that would go to `url`. Throws LocalStateError for one that would leave unsealed, TooLarge. */

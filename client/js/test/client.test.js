@@ -16,6 +16,8 @@ import { ClientSession } from "../dist/session.js";
 
 const POLICY = readFileSync(join(import.meta.dirname, "policy.toml"), "utf8");
 const GATEWAY = "http://gateway.test/base";
+const EVIDENCE = { headers: { "content-type": "application/confide-evidence+cbor" } };
+const PROBLEM = { headers: { "content-type": "application/problem+json" } };
 
 /** A gateway made of one function; `sent` lists what reached it. */
 function fake(answer) {
@@ -84,10 +86,14 @@ test("gateways: with and without /v1", () => {
 
 test("an answer that is no evidence: refused by its status, its words never shown", async () => {
   for (const [answer, code] of [
-    [() => new Response("CANARY", { status: 404 }), "relay_refused"],
-    [() => new Response("CANARY", { status: 302, headers: { location: "http://elsewhere.test" } }), "relay_refused"],
-    [() => new Response("CANARY"), "evidence_malformed"],
-    [() => new Response(new Uint8Array((4 << 20) + 1)), "too_large"],
+    [() => new Response("CANARY", { status: 404 }), "not_confide"],
+    [() => new Response("CANARY", { status: 404, ...PROBLEM }), "not_confide"],
+    [() => new Response("CANARY", { status: 302, headers: { location: "http://elsewhere.test" } }), "not_confide"],
+    [() => new Response("CANARY", { headers: { "content-type": "application/json" } }), "not_confide"],
+    [() => new Response("CANARY", { status: 401, ...PROBLEM }), "relay_refused"],
+    [() => new Response("CANARY", { status: 503 }), "relay_refused"],
+    [() => new Response("CANARY", EVIDENCE), "evidence_malformed"],
+    [() => new Response(new Uint8Array((4 << 20) + 1), EVIDENCE), "too_large"],
     [() => Promise.reject(new TypeError("CANARY")), "relay_unreachable"],
   ]) {
     const { sent, options } = fake(answer);
@@ -99,7 +105,7 @@ test("an answer that is no evidence: refused by its status, its words never show
 
 test("a gateway that says nothing is given up; one that redirects is not followed", async () => {
   const { options } = fake(() => {});
-  await served((_, response) => void response.write("x"), async (baseURL) => {
+  await served((_, response) => void response.writeHead(200, EVIDENCE.headers).write("x"), async (baseURL) => {
     const limits = { evidenceTimeoutMs: 100 };
     await assert.rejects(connect({ ...options, baseURL, fetch: undefined, limits }), { code: "relay_unreachable" });
   });
@@ -109,9 +115,24 @@ test("a gateway that says nothing is given up; one that redirects is not followe
     response.writeHead(302, { location: "/evidence" }).end();
   };
   await served(redirect, async (baseURL) => {
-    await assert.rejects(connect({ ...options, baseURL, fetch: undefined }), { code: "relay_refused", status: 302 });
+    await assert.rejects(connect({ ...options, baseURL, fetch: undefined }), { code: "not_confide", status: 302 });
   });
   assert.equal(asked, 1);
+});
+
+test("whether a node still holds a key: told, denied by the gateway itself, or not to be told", async () => {
+  const keyset = new Uint8Array(32).fill(7);
+  const asked = async (answer) => {
+    const gateway = fake(answer);
+    const told = await (await relayTo(gateway)).holds(keyset).catch((fault) => [fault.code, fault.status]);
+    assert.match(gateway.sent[0], /evidence\?nonce=[0-9a-f]{64}&keyset=(07){32}$/);
+    return told;
+  };
+  assert.equal(await asked(() => new Response("x", EVIDENCE)), true);
+  assert.equal(await asked(() => new Response("", { status: 400, ...PROBLEM })), false);
+  assert.deepEqual(await asked(() => new Response("", { status: 400 })), ["not_confide", 400]);
+  assert.deepEqual(await asked(() => new Response("", { status: 503, ...PROBLEM })), ["relay_refused", 503]);
+  assert.deepEqual(await asked(() => Promise.reject(new TypeError())), ["relay_unreachable", undefined]);
 });
 
 test("what cannot be sealed is refused before anything is sent", async () => {
@@ -157,7 +178,7 @@ test("a random number generator that gives zeros has failed", () => {
 });
 
 test("openai's error carries ours, and is not retried", async () => {
-  const gateway = fake(() => new Response("", { status: 401 }));
+  const gateway = fake(() => new Response("", { status: 401, ...PROBLEM }));
   const relay = await relayTo(gateway);
   const openai = new OpenAI({ baseURL: `${GATEWAY}/v1`, apiKey: "k", fetch: sealedFetch(relay), maxRetries: 0 });
   await assert.rejects(openai.models.list(), (error) => {

@@ -7,6 +7,7 @@ import { appraise, auditFile, claimsAsJson, connect, exchangeOf, faultOf, forget
 import { hex } from "../dist/bytes.js";
 import { AMD_ROOTS, simulatedRoots } from "../dist/snp/chain.js";
 import { judgeSnp } from "../dist/snp/judge.js";
+import { Storm } from "./storm.js";
 
 const bytes = (text) => (text === undefined || text === null ? undefined : new Uint8Array(Buffer.from(text, "base64")));
 const base64 = (data) => Buffer.from(data).toString("base64");
@@ -20,6 +21,7 @@ const told = (result) => ({
 });
 const clients = new Map();
 let sent = [];
+let storm;
 
 const commands = {
   async appraise({ bundle, policy, now, floor, nonce, epochs, allow }) {
@@ -45,15 +47,15 @@ const commands = {
     return { holds: part.holds, failed: part.checks.filter((each) => each.outcome === "FAIL").map((each) => each.id), claims: part.claims };
   },
 
-  async open({ id, url, key, policy, allow, now }) {
+  async open({ id, url, key, policy, allow, now, limits }) {
     sent = [];
     const counting = (input, init) => {
       sent.push(`${init.method ?? "GET"} ${new URL(input).pathname}`);
       return fetch(input, init);
     };
     const clock = now === undefined ? undefined : () => now;
-    const options = { baseURL: url, apiKey: key, policy, allowSimulated: allow, memory: forgetful(), fetch: counting, clock };
-    const client = await connect(options);
+    const given = { baseURL: url, apiKey: key, policy, allowSimulated: allow, limits };
+    const client = await connect({ ...given, memory: forgetful(), fetch: counting, clock });
     clients.set(id, client);
     return told(client.attestation);
   },
@@ -103,6 +105,19 @@ const commands = {
 
   async sent() {
     return { sent };
+  },
+
+  async storm({ id, conversations, body }) {
+    storm = new Storm(clients.get(id), conversations, body);
+    return storm.told;
+  },
+
+  async told() {
+    return storm.told;
+  },
+
+  async calm() {
+    return storm.calm();
   },
 };
 
