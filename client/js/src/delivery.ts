@@ -52,6 +52,7 @@ export class Delivery {
   readonly #patience: Patience;
   #exchange: Exchange | undefined;
   #sealedAtS = 0;
+  #flights = 0; // of the relay, when these bytes were sent last
   #sent = false; // whether sealed bytes may have left this machine
   #doubtful = false; // whether a node may have opened the last bytes
   #doubted = false; // or any
@@ -91,6 +92,7 @@ export class Delivery {
     signal.throwIfAborted();
     const before = this.#sent;
     this.#sent = true;
+    this.#flights = this.#relay.flights;
     try {
       const answer = this.#relay.fetch(this.#relay.url + exchange.path, {
         ...OUTER,
@@ -144,7 +146,8 @@ export class Delivery {
    * A gateway that has just started says 400 for a node that it only finds a moment later.
    */
   async #renew(exchange: Exchange, refusal: RelayRefused): Promise<void> {
-    if (await this.#relay.replace(exchange.keysetDigest, this.#authorization)) this.#sealAnew(refusal);
+    const { keysetDigest } = exchange;
+    if (await this.#relay.replace(keysetDigest, this.#authorization, this.#flights)) this.#sealAnew(refusal);
     else if (this.#repeated) throw refusal;
     this.#repeated = true;
   }

@@ -73,6 +73,7 @@ export class Relay {
   readonly #clock: () => number;
   #flight: { number: number; outcome: Promise<AttestedKeyset> } | undefined;
   #flights = 0;
+  #landed = 0;
   #nextRenewalS = 0;
 
   private constructor(options: RelayOptions, floor: number) {
@@ -123,10 +124,20 @@ export class Relay {
     return this.#verifyUnless(() => false, authorization);
   }
 
-  /** Verify again after a key was refused; say whether there is another keyset to seal to now. */
-  async replace(stale: Bytes, authorization?: string): Promise<boolean> {
+  /** How many verifications have begun. */
+  get flights(): number {
+    return this.#flights;
+  }
+
+  /**
+   * Say whether there is another keyset to seal to now, by evidence that was asked for after the first `since` flights.
+   *
+   * What was verified before a key was refused may be another key of a node that is lost.
+   */
+  async replace(stale: Bytes, authorization?: string, since = this.#flights): Promise<boolean> {
     const isOther = (each: AttestedKeyset) => !equal(each.keyset.digest, stale);
-    return isOther(await this.#verifyUnless(isOther, authorization, this.#flights));
+    const isNewer = (each: AttestedKeyset) => this.#landed > since && isOther(each);
+    return isOther(await this.#verifyUnless(isNewer, authorization, since));
   }
 
   /**
@@ -147,11 +158,14 @@ export class Relay {
       const outcome = await flight.outcome;
       if (flight.number > since) return outcome;
     }
+    const number = ++this.#flights;
     const outcome = this.#verify(authorization);
-    const flight = { number: ++this.#flights, outcome };
+    const flight = { number, outcome };
     this.#flight = flight;
     try {
-      return await outcome;
+      const attested = await outcome;
+      this.#landed = number;
+      return attested;
     } finally {
       if (this.#flight === flight) this.#flight = undefined;
     }

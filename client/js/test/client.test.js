@@ -135,6 +135,29 @@ test("whether a node still holds a key: told, denied by the gateway itself, or n
   assert.deepEqual(await asked(() => Promise.reject(new TypeError())), ["relay_unreachable", undefined]);
 });
 
+test("a refused key is replaced by what was verified after it was sent, and asked for once by all", async () => {
+  const gateway = fake(() => new Response("x", EVIDENCE));
+  const relay = await relayTo(gateway);
+  const keys = ["first of a node", "second of that node", "of another", "of a third"].map((name) => new TextEncoder().encode(name));
+  let verified = 0;
+  relay.session.verify = async () => {
+    const keyset = { keyset: { digest: keys[verified++] }, validUntilUnixS: Infinity };
+    relay.session.verified = { keyset };
+    return keyset;
+  };
+  await relay.ready();
+  const sent = relay.flights;
+  await relay.verify();
+  assert.equal(await relay.replace(keys[0], undefined, sent), true); // the node had a newer key, and told it since
+  assert.equal(verified, 2);
+  assert.equal(await relay.replace(keys[0]), true); // the node is gone, and with it all of its keys
+  assert.equal(verified, 3);
+  const then = relay.flights;
+  const many = Array.from({ length: 20 }, () => relay.replace(keys[2], undefined, then));
+  assert.deepEqual(new Set(await Promise.all(many)), new Set([true]));
+  assert.equal(verified, 4);
+});
+
 test("what cannot be sealed is refused before anything is sent", async () => {
   const gateway = fake(() => new Response());
   const relay = await relayTo(gateway);
