@@ -52,7 +52,7 @@ export class Delivery {
   readonly #patience: Patience;
   #exchange: Exchange | undefined;
   #sealedAtS = 0;
-  #flights = 0; // of the relay, when these bytes were sent last
+  #landed = 0; // of the relay, when these bytes were sealed, or kept for another try
   #sent = false; // whether sealed bytes may have left this machine
   #doubtful = false; // whether a node may have opened the last bytes
   #doubted = false; // or any
@@ -84,6 +84,7 @@ export class Delivery {
   async #sealed(): Promise<Exchange> {
     await this.#patiently(() => this.#relay.ready(this.#authorization));
     this.#sealedAtS = this.#relay.nowS();
+    this.#landed = this.#relay.landed;
     return this.#relay.seal(this.#call);
   }
 
@@ -92,7 +93,6 @@ export class Delivery {
     signal.throwIfAborted();
     const before = this.#sent;
     this.#sent = true;
-    this.#flights = this.#relay.flights;
     try {
       const answer = this.#relay.fetch(this.#relay.url + exchange.path, {
         ...OUTER,
@@ -147,7 +147,7 @@ export class Delivery {
    */
   async #renew(exchange: Exchange, refusal: RelayRefused): Promise<void> {
     const { keysetDigest } = exchange;
-    if (await this.#relay.replace(keysetDigest, this.#authorization, this.#flights)) this.#sealAnew(refusal);
+    if (await this.#relay.replace(keysetDigest, this.#authorization, this.#landed)) this.#sealAnew(refusal);
     else if (this.#repeated) throw refusal;
     this.#repeated = true;
   }
@@ -192,6 +192,7 @@ export class Delivery {
     const pauseMs = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#tries++) * (0.5 + Math.random() / 2);
     if (nowMs + pauseMs > this.#untilMs) throw fault;
     await this.#patience.pause(pauseMs);
+    this.#landed = this.#relay.landed;
   }
 
   /** Return what ends the call: no later fault of ours may hide that an enclave may have run it. */

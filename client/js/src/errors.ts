@@ -54,12 +54,29 @@ export class TooLarge extends ProtocolError {
   }
 }
 
+/** What a status that a gateway gave in clear most often means. It is unauthenticated: a hint and no more. */
+const REMEDIES: Readonly<Record<number, string>> = {
+  400: "it was not opened; the enclave's keys may just have changed, or this machine's clock be wrong; try again",
+  401: "the gateway does not know this API key; check apiKey",
+  403: "something in front of the gateway forbids it; check apiKey and the URL",
+  404: "the URL is wrong, or something before the gateway answered",
+  413: "the gateway takes no request as large as this; send less",
+  429: "the account has reached its limit; wait, or ask the operator for more",
+  502: "the enclave behind the gateway is gone; try again",
+  503: "no enclave is ready behind the gateway; try again in a while",
+};
+
+function said(status: number): string {
+  const answered = `the gateway answered ${status} in clear, unauthenticated`;
+  return status in REMEDIES ? `${answered}: ${REMEDIES[status]}` : answered;
+}
+
 /** The gateway answered in clear. `status` is unauthenticated; its body is never shown. */
 export class RelayRefused extends ProtocolError {
   override readonly code: string = "relay_refused";
   override readonly httpStatus = 502;
   readonly status: number;
-  constructor(status: number, detail = `the gateway answered ${status} in clear, unauthenticated`) {
+  constructor(status: number, detail = said(status)) {
     super(detail);
     this.status = status;
   }

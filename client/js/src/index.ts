@@ -48,7 +48,7 @@ export class Confide {
     return `${this.#relay.url}/v1`;
   }
 
-  /** What `new OpenAI(…)` takes. No request is retried: each try would be sealed anew and may be executed anew. */
+  /** What `new OpenAI(…)` takes. Its own retries are off: what may be sent again, `fetch` has sent again. */
   get openai(): { baseURL: string; apiKey: string; fetch: typeof fetch; maxRetries: number } {
     return { baseURL: this.baseURL, apiKey: this.#apiKey, fetch: this.fetch, maxRetries: 0 };
   }

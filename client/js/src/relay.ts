@@ -124,15 +124,15 @@ export class Relay {
     return this.#verifyUnless(() => false, authorization);
   }
 
-  /** How many verifications have begun. */
-  get flights(): number {
-    return this.#flights;
+  /** The number of the verification that passed last. */
+  get landed(): number {
+    return this.#landed;
   }
 
   /**
-   * Say whether there is another keyset to seal to now, by evidence that was asked for after the first `since` flights.
+   * Say whether there is another keyset to seal to now, by a verification after the one numbered `since`.
    *
-   * What was verified before a key was refused may be another key of a node that is lost.
+   * By default by one that begins from now on: what was verified before may be another key of a node that is lost.
    */
   async replace(stale: Bytes, authorization?: string, since = this.#flights): Promise<boolean> {
     const isOther = (each: AttestedKeyset) => !equal(each.keyset.digest, stale);

@@ -146,13 +146,13 @@ test("a refused key is replaced by what was verified after it was sent, and aske
     return keyset;
   };
   await relay.ready();
-  const sent = relay.flights;
+  const sent = relay.landed;
   await relay.verify();
   assert.equal(await relay.replace(keys[0], undefined, sent), true); // the node had a newer key, and told it since
   assert.equal(verified, 2);
   assert.equal(await relay.replace(keys[0]), true); // the node is gone, and with it all of its keys
   assert.equal(verified, 3);
-  const then = relay.flights;
+  const then = relay.landed;
   const many = Array.from({ length: 20 }, () => relay.replace(keys[2], undefined, then));
   assert.deepEqual(new Set(await Promise.all(many)), new Set([true]));
   assert.equal(verified, 4);

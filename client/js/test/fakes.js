@@ -38,6 +38,7 @@ export function relayOf(fetch, { answer = {}, limits = {}, ...more } = {}) {
     call: () => ({}),
     authorize: () => ({}),
     nowS: () => performance.now() / 1000,
+    landed: 7,
     ready: async () => {},
     seal: async () => exchanged(answer),
     fetch,
@@ -62,6 +63,8 @@ export class Gateway {
   /** How often it was asked after a keyset, and what it says before it tells the truth. */
   asked = 0;
   says = [];
+  /** After which verification another key was demanded; undefined: by one from then on. */
+  since = [];
   #sealed = 0;
 
   constructor(...script) {
@@ -93,7 +96,8 @@ export class Gateway {
         if (status !== undefined) throw new RelayRefused(status);
         return this.node.key === key;
       },
-      replace: async ([key]) => {
+      replace: async ([key], _, since) => {
+        this.since.push(since);
         this.trusted = this.node.key;
         return this.trusted !== key;
       },
