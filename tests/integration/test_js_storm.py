@@ -46,7 +46,7 @@ def storm(js: Js, two: Stack) -> JsStorm:
     return JsStorm(js, two)
 
 
-def executed(stack: Stack) -> int:
+def settled(stack: Stack) -> int:
     """Count executions once the nodes' logs stand still: a line is written after its answer was sent."""
     found = executions(stack)
     while True:
@@ -58,7 +58,7 @@ def executed(stack: Stack) -> int:
 
 def test_keys_rotate(two: Stack, storm: JsStorm) -> None:
     """Over a rotation no call fails, begun or not, and none is run twice."""
-    before = executed(two)
+    before = settled(two)
     with storm:
         storm.wait_for(1, LIMIT_S)
         first, deadline_s = storm.told["keyset"], time.monotonic() + LIMIT_S
@@ -67,7 +67,7 @@ def test_keys_rotate(two: Stack, storm: JsStorm) -> None:
             storm.wait_for(1, LIMIT_S)
         storm.wait_for(50, LIMIT_S)
     assert (storm.begun, storm.unbegun) == ({}, {})
-    assert executed(two) - before == storm.calls
+    assert settled(two) - before == storm.calls
 
 
 def test_the_gateway_restarts(two: Stack, storm: JsStorm) -> None:
@@ -75,19 +75,19 @@ def test_the_gateway_restarts(two: Stack, storm: JsStorm) -> None:
 
     No call is run twice, by this package or by the retries of openai's SDK.
     """
-    before = executed(two)
+    before = settled(two)
     with storm:
         storm.wait_for(20, LIMIT_S)
         restart_gateway(two)
         storm.wait_for(60, LIMIT_S)
     assert storm.begun == {}
     assert set(storm.unbegun) <= {"outcome_unknown"}
-    assert storm.told["whole"] <= executed(two) - before <= storm.calls
+    assert storm.told["whole"] <= settled(two) - before <= storm.calls
 
 
 def test_the_gateway_is_killed(two: Stack, storm: JsStorm) -> None:
     """SIGKILL: what had begun ends in one typed error, what had not is answered or may have run, and none twice."""
-    before = executed(two)
+    before = settled(two)
     with storm:
         storm.wait_for(20, LIMIT_S)
         old = two.ground.children["gateway"].process
@@ -97,12 +97,12 @@ def test_the_gateway_is_killed(two: Stack, storm: JsStorm) -> None:
         storm.wait_for(60, LIMIT_S)
     assert set(storm.begun) <= {"truncated"}
     assert set(storm.unbegun) <= {"outcome_unknown"}
-    assert storm.told["whole"] <= executed(two) - before <= storm.calls
+    assert storm.told["whole"] <= settled(two) - before <= storm.calls
 
 
 def test_a_node_is_lost(two: Stack, storm: JsStorm) -> None:
     """Killed under all conversations: those that had begun end in one typed error, all others are answered."""
-    before = executed(two)
+    before = settled(two)
     with storm:
         storm.wait_for(20, LIMIT_S)
         used = storm.told["keyset"]
@@ -111,4 +111,4 @@ def test_a_node_is_lost(two: Stack, storm: JsStorm) -> None:
         storm.wait_for(60, LIMIT_S)
     assert set(storm.begun) <= {"truncated"}
     assert storm.unbegun == {}
-    assert executed(two) - before <= storm.calls
+    assert settled(two) - before <= storm.calls
