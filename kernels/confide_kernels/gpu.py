@@ -6,8 +6,10 @@ sum is integers, so neither tiles nor splits nor the order of atomic operations 
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final, Protocol, TypeVar, cast
 
+import torch
 import triton
 import triton.language as tl
 
@@ -61,6 +63,12 @@ def block_of(width: int, least: int = 1) -> int:
 def warps_for(block: int) -> int:
     """Return how many warps share a block of numbers."""
     return min(16, max(1, block // 512))
+
+
+@cache
+def capability_of(device: torch.device) -> int:
+    """Return the major number of a GPU's compute capability; the interpreter passes for the oldest."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
 
 
 @part

@@ -5,6 +5,7 @@ Each line is written as it is made. Parts; the first three where none is named:
   kernels       every kernel timed, beside torch's
   engine        256 requests answered end to end: by transformers, w8a8, w8a16 and none, or by those that are named
   check-engine  the tests of the engine alone
+  compiled      shared memory, registers and spills of every kernel, for sm_80, 86, 89 and 90: needs no GPU
 
 A machine that ends a call after ten minutes takes a part at a time: make bench-gpu BENCH_GPU_ARGS="engine w8a8".
 Kernels compile the first time that they are used: a cold start takes 1.5 to 3 minutes.
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 HEAD = ("kernel", "shape", "time", "rate", "of the ceiling", "peers", "right", "graph")
 NEEDS = ("torch", "triton", "numba", "numpy", "pytest")
 ALL = ("check", "kernels", "engine")
-PARTS = (*ALL, "check-engine")
+COMPILED = "compiled"
+PARTS = (*ALL, "check-engine", COMPILED)
 ENGINES = ("transformers", "w8a8", "w8a16", "w4a16", "none")
 
 
@@ -54,6 +56,9 @@ def main(arguments: Sequence[str] = ()) -> int:
         return unmeasured(report, f"not installed: {', '.join(lacking)}")
     import torch
 
+    if parts == [COMPILED]:
+        add_part(report, COMPILED, compiled)
+        return 0 if report.is_good else 1
     if not torch.cuda.is_available():
         return unmeasured(report, "no CUDA GPU is at hand")
     if torch.cuda.get_device_capability() < (8, 0):
@@ -63,6 +68,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     makers: dict[str, Callable[[], Iterable[str]]] = {
         "check": lambda: check(report.folders[-1], asked.timeout),
         "check-engine": lambda: check_engine(report.folders[-1], asked.timeout),
+        COMPILED: compiled,
         "kernels": measure,
         "engine": lambda: measure_engine(engines),
     }
@@ -103,6 +109,16 @@ def measure_engine(engines: Sequence[str] = ()) -> Iterator[str]:
     copy_bytes_s = timing.ceilings().copy
     timing.clear()
     yield from engine.report(shapes.QWEN3_06B, engine.REAL, "cuda", copy_bytes_s, engines or engine.ENGINES)
+
+
+def compiled() -> Iterator[str]:
+    """Make the table of what kernels are compiled to."""
+    if lacking := missing([SEALS]):
+        yield f"compiled: FAILED: not installed: {', '.join(lacking)}"
+        return
+    from tests.bench_gpu import compiled
+
+    yield from compiled.table()
 
 
 def facts() -> list[str]:

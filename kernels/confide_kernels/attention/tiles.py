@@ -10,7 +10,7 @@ from confide_kernels.attention.spans import Spans
 from confide_kernels.jit import I64
 from confide_kernels.place import send
 
-# Rows of a tensor core's smallest product, and of those that fill it.
+# Rows of a tensor core's smallest product, and of those that fill it; programs share a tile where it is too many.
 FEW: Final = 16
 MANY: Final = 64
 # From so many query rows on, a span's scores are made thrice rather than kept.
@@ -23,7 +23,7 @@ class Tiles(NamedTuple):
     """Tiles of query rows.
 
     numbers: [tiles, 5] int64, of each its first packed row, rows, how many rows of context the first sees, where
-    those begin, and how many rows the tiles before it have; a tile of no rows is padding. size: rows of a product.
+    those begin, and how many rows the tiles before it have; a tile of no rows is padding. size: rows times heads.
     longest: the most that any row sees. rows: what all tiles have, at most.
     """
 
@@ -31,6 +31,10 @@ class Tiles(NamedTuple):
     size: int
     longest: int
     rows: int
+
+    def programs(self, size: int) -> int:
+        """Return how many programs have `size` rows of a tile each."""
+        return len(self.numbers) * (self.size // size)
 
 
 class Placed(NamedTuple):

@@ -34,8 +34,12 @@ from confide_kernels.quant.naive import Rows
 from confide_kernels.quant.triton import quantise
 from confide_kernels.rope import Cache
 
-# Rows of context that a program takes at once.
+# Rows of context that a program takes at once, and of queries, where they are few, where they are many, and where
+# they are many of wider heads than that. With more, registers are spilled.
 _BLOCK: Final = 64
+_FEW: Final = 16
+_MANY: Final = 32
+_WIDE: Final = 128
 _BELOW = tl.constexpr(-(2**31))
 _MOST, _UNIT = tl.constexpr(exact.MOST.item()), tl.constexpr(exact.UNIT.item())
 
@@ -55,10 +59,11 @@ def attend_int8(q: Tensor, q_tops: Tensor, cache: Cache, spans: Spans | Placed, 
     if len(spans.few.numbers):
         _attend_few(q, q_tops, cache, spans, out, split)
     if len(spans.many.numbers):
-        _attend_many[(len(spans.many.numbers), kv_heads)](
+        size = _MANY if width <= _WIDE else _FEW
+        _attend_many[(spans.many.programs(size), kv_heads)](
             *_inputs(q, q_tops, cache, spans, spans.many),
             out,
-            **_shape(q, cache, spans, spans.many),
+            **_shape(q, cache, spans, spans.many, size),
             num_warps=8,
             # Triton 3.6 fails to pipeline products that are not added up.
             num_stages=1,
@@ -71,7 +76,8 @@ def _attend_few(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, out: Ten
     (_, heads, width), kv_heads, tiles = q.shape, cache.data.shape[2], spans.few
     # Not for rows that go the other way: theirs would be as many as a prompt has, over the longest context of all.
     n = tiles.rows
-    split = split or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _BLOCK)
+    programs = tiles.programs(_FEW)
+    split = split or split_for(tiles.longest, programs * kv_heads, _BLOCK)
     splits = -(-tiles.longest // split)
     scores = torch.empty(n, heads, splits * split, device=q.device)
     greatest = torch.full((n, heads), _BELOW.value, dtype=torch.int32, device=q.device)
@@ -79,19 +85,19 @@ def _attend_few(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, out: Ten
     zeros = torch.zeros(n * heads * (width + 2), dtype=torch.int64, device=q.device)
     sums, totals, tops = torch.split(zeros, [n * heads * width, n * heads, n * heads])
     tops = tops.view(torch.int32)
-    grid = len(tiles.numbers), kv_heads, splits
-    inputs, shape = _inputs(q, q_tops, cache, spans, tiles), _shape(q, cache, spans, tiles)
+    grid = programs, kv_heads, splits
+    inputs, shape = _inputs(q, q_tops, cache, spans, tiles), _shape(q, cache, spans, tiles, _FEW)
     kept = {"scores": scores, "greatest": greatest, "length": splits * split, "split": split}
     _score[grid](*inputs, **kept, **shape, num_warps=4, **EXACT)
     _weigh[grid](*inputs, **kept, tops=tops, totals=totals, **shape, num_warps=4, **EXACT)
-    _sum[grid](*inputs, **kept, tops=tops, sums=sums, **shape, num_warps=4, **EXACT)
-    _join[(len(tiles.numbers), kv_heads)](
+    _sum[grid](*inputs, **kept, tops=tops, sums=sums, **shape, num_warps=4 if width <= 64 else 8, **EXACT)
+    _join[grid[:2]](
         tiles.numbers,
         tops,
         totals,
         sums,
         out,
-        **{k: shape[k] for k in ("heads", "kv_heads", "width", "size", "wide")},
+        **{k: shape[k] for k in ("heads", "kv_heads", "width", "tile", "size", "wide")},
         **EXACT,
     )
 
@@ -101,13 +107,14 @@ def _inputs(q: Tensor, q_tops: Tensor, cache: Cache, spans: Placed, tiles: Tiles
     return q, q_tops, cache.data, cache.tops, tiles.numbers, spans.rows, table, cache.data.shape[1]
 
 
-def _shape(q: Tensor, cache: Cache, spans: Placed, tiles: Tiles) -> dict[str, int | float]:
+def _shape(q: Tensor, cache: Cache, spans: Placed, tiles: Tiles, size: int) -> dict[str, int | float]:
     heads, width = q.shape[1:]
     return {
         "heads": heads,
         "kv_heads": cache.data.shape[2],
         "width": width,
-        "size": tiles.size,
+        "tile": tiles.size,
+        "size": size,
         "wide": block_of(width, 32),
         "block": _BLOCK,
         "page_rows": spans.page_rows,
@@ -132,13 +139,14 @@ def _score(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, tile, size)
     begin = tl.program_id(2) * split
     if begin < last:
         query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
@@ -172,13 +180,14 @@ def _weigh(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
+    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, tile, size)
     begin = tl.program_id(2) * split
     if begin < last:
         most = decode(tl.load(greatest + at, own, 0))
@@ -189,7 +198,8 @@ def _weigh(
             shown = own[:, None] & (t[None, :] < sees[:, None])
             made = tl.load(scores + at[:, None] * length + t[None, :], shown, 0.0)
             weights, odd = make_weights(made, most, shown, table)
-            total += tl.sum(weights.to(tl.int64), 1)
+            # Of a block in int32: 64 times 2^24 is far from its end.
+            total += tl.sum(weights, 1)
             scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
             reach = tl.maximum(reach, reach_of(tl.where(shown, scaled, 0.0), odd))
         tl.atomic_max(tops + at, reach, own)
@@ -215,13 +225,14 @@ def _sum(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, size)
+    _places, own, sees, last, where, at = load_tile(numbers, heads, kv_heads, tile, size)
     begin = tl.program_id(2) * split
     if begin < last:
         most = decode(tl.load(greatest + at, own, 0))
@@ -255,10 +266,11 @@ def _join(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _sees, _last, _where, at = load_tile(numbers, heads, kv_heads, size)
+    places, own, _sees, _last, _where, at = load_tile(numbers, heads, kv_heads, tile, size)
     unit = (
         decode_top(tl.load(tops + at, own, 0)).to(tl.float64) * _UNIT / tl.load(totals + at, own, 1).to(tl.float64)
     )
@@ -282,13 +294,14 @@ def _attend_many(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
     page_rows: tl.constexpr,
     sharp: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where, _at = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, _at = load_tile(numbers, heads, kv_heads, tile, size)
     query, sharpness = load_queries(q, places, own, width, wide), tl.load(q_tops + places, own, 0.0) * sharp
     bits = tl.full([size], _BELOW, tl.int32)
     for first in range(0, last, block):
@@ -304,7 +317,7 @@ def _attend_many(
         shown = own[:, None] & (t[None, :] < sees[:, None])
         made = make_scores(query, sharpness, kept, kept_tops, row, t < last, cache_rows, kv_heads, width, wide)
         weights, odd = make_weights(made, most, shown, table)
-        total += tl.sum(weights.to(tl.int64), 1)
+        total += tl.sum(weights, 1)
         scaled = weights.to(tl.float32) * load_value_tops(kept_tops, row, t < last, cache_rows, kv_heads)
         reach = tl.maximum(reach, reach_of(tl.where(shown, scaled, 0.0), odd))
     per_level = divide(_MOST, decode_top(reach))

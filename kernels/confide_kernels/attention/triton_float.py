@@ -1,7 +1,7 @@
 """Attention in floats for GPUs: softmax as it goes along, a context cut into splits that are put together after."""
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import triton.language as tl
@@ -10,9 +10,31 @@ from torch import Tensor
 from confide_kernels.attention.spans import Spans
 from confide_kernels.attention.tiles import Placed, Tiles, place, split_for
 from confide_kernels.attention.triton_parts import load_queries, load_tile, row_of
-from confide_kernels.gpu import block_of, kernel_of_any
+from confide_kernels.gpu import block_of, capability_of, kernel_of_any
 
-_BLOCK: Final = 64
+_LEAST_SPLIT: Final = 64
+_HOPPER: Final = 9
+
+
+class Plan(NamedTuple):
+    """Rows of queries and of context that a program takes at once, and its warps."""
+
+    size: int
+    block: int
+    warps: int
+
+
+def plan_for(size: int, wide: int, dtype: torch.dtype, capability: int) -> Plan:
+    """Choose what spills nothing, and fits the shared memory of GPUs of this major capability.
+
+    size: rows of a tile; wide: of heads, up to 256.
+    """
+    if dtype.itemsize > 2:  # without tensor cores
+        return Plan(16, 32 if wide <= 64 else 16, 4)
+    if wide > 128:
+        return Plan(min(size, 32), 32, 4)
+    # Products of 64 rows leave their operands in shared memory there, elsewhere in registers.
+    return Plan(min(size, 64 if capability == _HOPPER or wide <= 64 else 32), 64, 4)
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Spans | Placed, split: int | None = None) -> Tensor:
@@ -25,8 +47,8 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, spans: Spans | Placed, split
     q, out = q.contiguous(), torch.empty_like(q, memory_format=torch.contiguous_format)
     for tiles, own in ((spans.few, split), (spans.many, spans.many.longest)):
         if len(tiles.numbers):
-            own = own or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _BLOCK)
-            _attend_tiles(q, keys, values, spans, tiles, out, max(own, _BLOCK))
+            own = own or split_for(tiles.longest, len(tiles.numbers) * kv_heads, _LEAST_SPLIT)
+            _attend_tiles(q, keys, values, spans, tiles, out, max(own, _LEAST_SPLIT))
     return out
 
 
@@ -35,10 +57,20 @@ def _attend_tiles(
 ) -> None:
     n, (_, heads, width) = tiles.rows, q.shape
     kv_heads, splits = keys.shape[1], -(-tiles.longest // split)
-    shape = {"heads": heads, "kv_heads": kv_heads, "width": width, "size": tiles.size, "wide": block_of(width, 32)}
+    wide = block_of(width, 32)
+    plan = plan_for(tiles.size, wide, q.dtype, capability_of(q.device))
+    grid = tiles.programs(plan.size), kv_heads, splits
+    shape = {
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "width": width,
+        "tile": tiles.size,
+        "size": plan.size,
+        "wide": wide,
+    }
     parts = out if splits == 1 else torch.empty(splits, n, heads, width, device=q.device)
     peaks, totals = (torch.empty(splits, n, heads, device=q.device) for _ in range(2))
-    _attend[(len(tiles.numbers), kv_heads, splits)](
+    _attend[grid](
         q,
         keys,
         values,
@@ -52,14 +84,14 @@ def _attend_tiles(
         # Weights are powers of two.
         scale=math.log2(math.e) / math.sqrt(width),
         whole=splits == 1,
-        block=_BLOCK,
+        block=plan.block,
         page_rows=spans.page_rows,
-        num_warps=4,
+        num_warps=plan.warps,
         num_stages=2,
         **shape,
     )
     if splits > 1:
-        _merge[(len(tiles.numbers), kv_heads)](tiles.numbers, parts, peaks, totals, out, n * heads, splits, **shape)
+        _merge[grid[:2]](tiles.numbers, parts, peaks, totals, out, n * heads, splits, **shape)
 
 
 @kernel_of_any("count", "split")
@@ -77,6 +109,7 @@ def _attend(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
     scale: tl.constexpr,
@@ -84,7 +117,7 @@ def _attend(
     block: tl.constexpr,
     page_rows: tl.constexpr,
 ) -> None:
-    places, own, sees, last, where, among = load_tile(numbers, heads, kv_heads, size)
+    places, own, sees, last, where, among = load_tile(numbers, heads, kv_heads, tile, size)
     query, j = load_queries(q, places, own, width, wide), tl.arange(0, wide)
     begin = tl.program_id(2) * split
     peak, total = tl.full([size], float("-inf"), tl.float32), tl.zeros([size], tl.float32)
@@ -128,10 +161,11 @@ def _merge(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     width: tl.constexpr,
+    tile: tl.constexpr,
     size: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    places, own, _, _, _, among = load_tile(numbers, heads, kv_heads, size)
+    places, own, _, _, _, among = load_tile(numbers, heads, kv_heads, tile, size)
     j = tl.arange(0, wide)
     shown = own[:, None] & (j < width)[None, :]
     peak, total = tl.full([size], float("-inf"), tl.float32), tl.zeros([size], tl.float32)

@@ -12,12 +12,13 @@ _SPARE, _LAST = tl.constexpr(exact.SPARE), tl.constexpr(float(exact.LAST))
 
 @part
 def load_tile(
-    numbers: tl.tensor, heads: tl.constexpr, kv_heads: tl.constexpr, size: tl.constexpr
+    numbers: tl.tensor, heads: tl.constexpr, kv_heads: tl.constexpr, tile: tl.constexpr, size: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Return a program's places among [n, heads], which of them it has, what each sees, the most that any does,
-    where that begins, and their places among the rows of all tiles.
+    where that begins, and their places among the rows of all tiles. A program has `size` rows of a tile's `tile`.
     """
-    at = numbers + tl.program_id(0) * 5
+    shares: tl.constexpr = tile // size
+    at = numbers + tl.program_id(0) // shares * 5
     start, count, seen, where, before = (
         tl.load(at),
         tl.load(at + 1),
@@ -26,10 +27,12 @@ def load_tile(
         tl.load(at + 4),
     )
     group: tl.constexpr = heads // kv_heads
-    m = tl.arange(0, size)
+    begin = tl.program_id(0) % shares * size
+    m = begin + tl.arange(0, size)
     head = tl.program_id(1) * group + m % group
     places, kept = (start + m // group) * heads + head, (before + m // group) * heads + head
-    return places, m // group < count, seen + m // group, seen + count - 1, where, kept
+    last = tl.where(begin // group < count, seen + tl.minimum(count - 1, (begin + size - 1) // group), 0)
+    return places, m // group < count, seen + m // group, last, where, kept
 
 
 @part

@@ -31,14 +31,17 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def tiles_for(n: int, out: int, width: int, wide: bool) -> Tiles:
-    """Choose by the shape. `wide`: the levels of both sides are int8."""
-    if n > 64:
-        large = Tiles(128, 128 if wide else 64, 128 if wide else 64, 1, 8, 3)
-        if _programs(large, n, out) >= _ENOUGH // 2:
+def tiles_for(n: int, out: int, width: int, dtype: torch.dtype) -> Tiles:
+    """Choose by the shape, and by what the rows are of: levels as the weights are, or floats."""
+    levels = dtype == torch.int8
+    if dtype == torch.float32:  # without tensor cores: registers are what there is too little of
+        tiles = Tiles(16, 32, 32, 1, 4, 3) if n <= 16 else Tiles(64, 64, 32, 1, 8, 3)
+    else:
+        large = Tiles(128, 128 if levels else 64, 128 if levels else 64, 1, 8, 3)
+        if n > 64 and _programs(large, n, out) >= _ENOUGH // 2:
             return large
-    rows, columns = min(64, block_of(n, 16)), 64 if n > 64 or out >= 64 * _ENOUGH else 32
-    tiles = Tiles(rows, columns, 128 if wide or n <= 64 else 64, 1, 4, 4)
+        rows, columns = min(64, block_of(n, 16)), 64 if n > 64 or out >= 64 * _ENOUGH else 32
+        tiles = Tiles(rows, columns, 128 if levels or n <= 64 else 64, 1, 4, 4)
     parts = min(_MOST_PARTS, _ENOUGH // _programs(tiles, n, out), width // (4 * tiles.depth))
     return tiles._replace(parts=max(1, parts))
 
@@ -74,7 +77,7 @@ def _multiply(a: Tensor, b: Tensor, scales: Tensor, tiles: Tiles) -> Tensor:
 
 def linear_w8a8(rows: Rows, weight: Tensor, weight_scales: Tensor) -> Product:
     levels = rows.signed()
-    tiles = tiles_for(len(levels), len(weight), weight.shape[1], True)
+    tiles = tiles_for(len(levels), len(weight), weight.shape[1], torch.int8)
     return Product(_multiply(levels, weight.t(), weight_scales, tiles), rows.tops)
 
 
@@ -88,7 +91,7 @@ def linear_w4a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
 
 def _linear(x: Tensor, weight: Tensor, scales: Tensor, bits: int) -> Tensor:
     (n, width), out = x.shape, len(weight)
-    tiles = tiles_for(n, out, width, False)
+    tiles = tiles_for(n, out, width, x.dtype)
     made = torch.empty(tiles.parts, n, out, dtype=x.dtype if tiles.parts == 1 else torch.float32, device=x.device)
     _linear_kernel[(-(-n // tiles.rows) * -(-out // tiles.columns), tiles.parts)](
         x,

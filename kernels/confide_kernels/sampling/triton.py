@@ -97,9 +97,9 @@ def _narrow(
 ) -> None:
     for done in range(_PASSES):
         _narrow_once[grid](
-            *common, states, bins, grid[0], done=done, weighs=weighs, chunk=chunk, num_warps=8, **EXACT
+            *common, states, bins, grid[0], done, first=not done, weighs=weighs, chunk=chunk, num_warps=8, **EXACT
         )
-    _settle[grid[:1]](states, bins, floors, grid[0], done=_PASSES, **EXACT)
+    _settle[grid[:1]](states, bins, floors, grid[0], _PASSES, **EXACT)
 
 
 @part
@@ -195,11 +195,11 @@ def _start_weights(
 
 @part
 def _next_state(
-    states: tl.tensor, bins: tl.tensor, rows: tl.tensor, done: tl.constexpr
+    states: tl.tensor, bins: tl.tensor, rows: tl.tensor, done: tl.tensor, first: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """Return the bits of the place found by so many passes, and what is needed of those that share them."""
     i = tl.program_id(0).to(tl.int64)
-    if done == 0:
+    if first:
         return tl.load(states + 2 * i), tl.load(states + 2 * i + 1)
     at = states + ((done - 1) * rows + i) * 2
     found, needed = tl.load(at), tl.load(at + 1)
@@ -212,7 +212,7 @@ def _next_state(
     return found * _DIGITS + chosen, needed - over
 
 
-@kernel_of_any("rows")
+@kernel_of_any("rows", "done")
 def _narrow_once(
     logits: tl.tensor,
     vocabulary: tl.tensor,
@@ -224,18 +224,19 @@ def _narrow_once(
     states: tl.tensor,
     bins: tl.tensor,
     rows: tl.tensor,
-    done: tl.constexpr,
+    done: tl.tensor,
+    first: tl.constexpr,
     weighs: tl.constexpr,
     chunk: tl.constexpr,
 ) -> None:
     i = tl.program_id(0).to(tl.int64)
-    found, needed = _next_state(states, bins, rows, done)
+    found, needed = _next_state(states, bins, rows, done, first)
     if done > 0 and tl.program_id(1) == 0:
         at = states + (done * rows + i) * 2
         tl.store(at, found)
         tl.store(at + 1, needed)
     row, places = _load(logits, vocabulary, tl.program_id(1), chunk)
-    shift: tl.constexpr = 50 - 5 * (done + 1)
+    shift = 50 - _DIGIT_BITS * (done + 1)
     shares = (places >= 0) & (places >> (shift + _DIGIT_BITS) == found)
     # After a pass or two few chunks have any.
     if tl.max(shares.to(tl.int32), 0) > 0:
@@ -247,15 +248,15 @@ def _narrow_once(
         amounts = tl.where(shares, amounts, 0)
         own_digit = (places >> shift) & (_DIGITS - 1)
         mine = bins + (done * rows + i) * _DIGITS
-        for first in tl.static_range(0, 32, 4):
-            digit = first + tl.arange(0, 4)
+        for least in tl.static_range(0, 32, 4):
+            digit = least + tl.arange(0, 4)
             same = own_digit[:, None] == digit[None, :]
             tl.atomic_add(mine + digit, tl.sum(tl.where(same, amounts[:, None], 0), 0))
 
 
-@kernel_of_any("rows")
-def _settle(states: tl.tensor, bins: tl.tensor, floors: tl.tensor, rows: tl.tensor, done: tl.constexpr) -> None:
-    found, _ = _next_state(states, bins, rows, done)
+@kernel_of_any("rows", "done")
+def _settle(states: tl.tensor, bins: tl.tensor, floors: tl.tensor, rows: tl.tensor, done: tl.tensor) -> None:
+    found, _ = _next_state(states, bins, rows, done, False)
     tl.store(floors + tl.program_id(0), tl.maximum(found, tl.load(floors + tl.program_id(0))))
 
 

@@ -1,9 +1,9 @@
-"""A launch of every kernel in the shapes of a real model: what `ahead` compiles."""
+"""Launches of every kernel in the shapes of real models: what `ahead` compiles."""
 
 import numpy as np
 import torch
 from confide_kernels.activation import triton as activation
-from confide_kernels.attention import Fixed, Span, Spans
+from confide_kernels.attention import Fixed, Spans
 from confide_kernels.attention import triton as attention
 from confide_kernels.gemm import Product
 from confide_kernels.gemm import triton as gemm
@@ -26,7 +26,7 @@ def rows(n: int, width: int) -> Rows:
 def products(n: int) -> None:
     weight, scales = torch.zeros(INNER, HIDDEN, dtype=torch.int8), torch.ones(INNER)
     gemm.linear_w8a8(rows(n, HIDDEN), weight, scales)
-    for dtype in (torch.float16, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16):
         gemm.linear_w8a16(torch.zeros(n, HIDDEN, dtype=dtype), weight, scales)
         groups = torch.ones(INNER, HIDDEN // 32, 2, dtype=torch.float16)
         gemm.linear_w4a16(
@@ -46,25 +46,23 @@ def rotation() -> None:
     ):
         qkv = Product(torch.zeros(4, out), torch.ones(4, 1))
         rope.rotate_store(qkv, heads, table(64, WIDTH, 1e6), places, cache, places)
-        for dtype in (torch.float16, torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
             x, data = qkv.columns.to(dtype), cache.data.to(dtype)
             rope.rotate_store_floats(x, heads, table(64, WIDTH, 1e6), places, data, places)
 
 
-def attend() -> None:
+def attend(width: int, heads: int = HEADS) -> None:
     cache = Cache(
-        torch.zeros(2, CACHE_ROWS, KV_HEADS, WIDTH, dtype=torch.int8), torch.zeros(2, KV_HEADS, CACHE_ROWS)
+        torch.zeros(2, CACHE_ROWS, KV_HEADS, width, dtype=torch.int8), torch.zeros(2, KV_HEADS, CACHE_ROWS)
     )
-    spans = [Span(0, 1, 400, slice(0, 400)), Span(1, 63, 100, slice(400, 500))]
-    q = torch.zeros(64, HEADS, WIDTH, dtype=torch.int8)
-    attention.attend_int8(q, torch.ones(64, HEADS), cache, Spans.of(spans))
-    paged = Spans.paged(np.array([[0, 1, 400, 0]]), np.arange(25, dtype=np.int32), 16)
-    fixed = Fixed(64, 512, 64, 16, HEADS // KV_HEADS, torch.device("cpu"))
-    fixed.update(paged)
-    attention.attend_int8(q, torch.ones(64, HEADS), cache, fixed.placed)
-    for dtype in (torch.float16, torch.bfloat16):
-        attention.attend(q.to(dtype), *cache.data.to(dtype), Spans.of(spans))
-        attention.attend(q.to(dtype), *cache.data.to(dtype), fixed.placed)
+    spans = Spans.paged(np.array([[0, 1, 400, 0], [1, 63, 100, 25]]), np.arange(32, dtype=np.int32), 16)
+    q = torch.zeros(64, heads, width, dtype=torch.int8)
+    fixed = Fixed(64, 512, 64, 16, heads // KV_HEADS, torch.device("cpu"))
+    fixed.update(Spans.paged(np.array([[0, 1, 400, 0]]), np.arange(25, dtype=np.int32), 16))
+    for placed in (spans, fixed.placed):
+        attention.attend_int8(q, torch.ones(64, heads), cache, placed)
+        for dtype in (torch.float32, torch.bfloat16):
+            attention.attend(q.to(dtype), *cache.data.to(dtype), placed)
 
 
 def pages() -> None:
@@ -81,7 +79,7 @@ def sample() -> None:
     sampling.sample(torch.zeros(2, 151_936), one, one.long(), one / 2, one * 0, one / 2)
 
 
-ALL = (
+COMMON = (
     lambda: quant.quantise(torch.zeros(4, HIDDEN)),
     lambda: norm.add_rms_norm_int8(torch.zeros(4, HIDDEN), Product(torch.zeros(4, HIDDEN), torch.ones(4, 1)), 1e-6),
     lambda: norm.add_rms_norm_int8(torch.zeros(4, HIDDEN), None, 1e-6),
@@ -92,7 +90,9 @@ ALL = (
     lambda: products(1),
     lambda: products(256),
     lambda: products(2048),
-    attend,
+    lambda: attend(128),
     sample,
     pages,
 )
+# Other widths of heads, and more query heads to a key head than a program takes.
+ALL = (*COMMON, lambda: attend(64), lambda: attend(256), lambda: attend(128, 32 * KV_HEADS))

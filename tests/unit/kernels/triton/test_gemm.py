@@ -30,12 +30,12 @@ def test_tiles_do_not_show(tiles: gpu.Tiles) -> None:
         same_bits(got, expected * scales)
 
 
-@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("n", [1, 16, 64, 65, 256, 300, 8192])
 @pytest.mark.parametrize(("out", "width"), [(1024, 3072), (4096, 1024), (151_936, 1024), (8192, 8192)])
-def test_a_large_gpu_has_enough_to_do(n: int, out: int, width: int, wide: bool) -> None:
+def test_a_large_gpu_has_enough_to_do(n: int, out: int, width: int, dtype: torch.dtype) -> None:
     """There are programs for half its multiprocessors, unless that would cut the depth into crumbs."""
-    tiles = gpu.tiles_for(n, out, width, wide)
+    tiles = gpu.tiles_for(n, out, width, dtype)
     programs = gpu._programs(tiles, n, out) * tiles.parts
     assert programs >= 66 or tiles.parts >= width // (8 * tiles.depth)
     assert tiles.parts == 1 or width // tiles.parts >= 4 * tiles.depth
@@ -106,7 +106,7 @@ def test_linear_w4a16(n: int, width: int, out: int, dtype: torch.dtype, toleranc
 def test_parts_of_a_float_product_add_up() -> None:
     """A deep product of one row is cut into parts, which are summed in order: the same bits at every run."""
     x, weight, scales = torch.randn(1, 2048), levels(8, 2048), torch.rand(8) / 127 / 45
-    assert gpu.tiles_for(1, 8, 2048, False).parts > 1
+    assert gpu.tiles_for(1, 8, 2048, torch.float32).parts > 1
     first, second = (gpu.linear_w8a16(*on_device((x, weight, scales))).cpu() for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(
