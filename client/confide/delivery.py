@@ -12,7 +12,7 @@ The rule, so that no call is executed twice:
 1. Nothing left this machine (no connection): the call may be tried again, as often as `Limits.recover_s` allows.
 2. The gateway says 503 (it passed nothing on), or the connection broke before an answer began: the *same sealed
    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
-   set (SPEC 6.4). So may they, once, after a 400 when fresh evidence names the very key that they are sealed to.
+   set (SPEC 6.4). So may they, once, after a 400 when the gateway still reaches the key that they are sealed to.
 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
    says 400 to them (no node holds the key), or the way broke and it then says that the node is gone, which it says
    only if it is sure (SPEC 6.6). What a node that died had begun died with it, unanswered.
@@ -74,12 +74,18 @@ class Delivery:
                 self._patiently(step)
             if self.exchange is None:
                 self._patiently(lambda: self.relay.ready(self.authorization))
-        except (RelayRefused, RelayUnreachable) as fault:
-            raise self._final(fault) from None
+        except ConfideError as fault:
+            final = self._final(fault)
+            raise final from (None if final is fault else fault)
         if self.exchange is None:
             self.exchange = self.relay.seal(self._call, self.authorization)
             self._sealed_at_s = self.relay.now_s()
         return self.exchange
+
+    @property
+    def left(self) -> bool:
+        """Whether sealed bytes may have left this machine."""
+        return self._sent
 
     def unsent(self, fault: Exception) -> None:
         """Take note that no connection was made; raises `fault`, or what is `_final`, once time is over."""
@@ -93,6 +99,10 @@ class Delivery:
         if self._old:
             raise OutcomeUnknown
         self._again(fault)
+
+    def timed_out(self) -> None:
+        """Take note that the caller's library waits no more; what was sent may be run all the same."""
+        self._sent = self._doubtful = self._doubted = True
 
     def answered(self, status: int, content_type: str) -> bool:
         """Take the outer head; False: go on with `prepare`. Raises: RelayRefused, OutcomeUnknown."""
@@ -133,13 +143,18 @@ class Delivery:
         self._repeated = True
 
     def _settle(self, opened: ConfideError | None) -> None:
-        """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`."""
+        """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`.
+
+        They are sent again once where they were refused with 400: it may have been the gateway's, as in `_renew`.
+        """
         assert self.exchange is not None  # noqa: S101 - it was sent
         if self.relay.holds(self.exchange.keyset_digest, self.authorization):
-            if opened is not None:
+            if opened is not None and self._repeated:
                 raise opened
+            self._repeated = self._repeated or opened is not None
             return
-        if not self.relay.replace(self.exchange.keyset_digest, self.authorization):
+        # What was verified before may be another key of the very node that is gone.
+        if not self.relay.replace(self.exchange.keyset_digest, self.authorization, time.monotonic()):
             raise OutcomeUnknown
         self._seal_anew(OutcomeUnknown())
 
@@ -181,7 +196,7 @@ class Delivery:
 
     def _final(self, fault: Exception) -> Exception:
         """Return what ends the call: no later fault may hide that an enclave may have run it."""
-        if self._doubted:
+        if self._doubted and not isinstance(fault, OutcomeUnknown):
             return OutcomeUnknown()
         if self._sent and isinstance(fault, RelayRefused) and not isinstance(fault, NotConfide):
             return RefusedAfterSending(fault.status, str(fault))

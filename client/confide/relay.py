@@ -20,6 +20,7 @@ from confide_protocol import labels
 from confide_protocol.errors import ConfideError, LocalStateError, PolicyError, RelayRefused, TooLarge
 from confide_protocol.settings import MAX_SETTINGS_BYTES
 
+from confide.errors import NotConfide
 from confide.fetch import PORTS, Limits, Link, fetch_evidence, gateway_url
 from confide.policy_memory import PolicyMemory, default_path
 from confide.process import begin_in_children
@@ -95,6 +96,8 @@ class Relay:
         self._memory = memory or PolicyMemory(default_path())
         self._clock = clock
         self._elder = elder
+        # When the evidence in force was asked for, on the monotonic clock.
+        self._asked_s = 0.0
         accepted = read_policy(policy)
         floor = self._memory.floor(accepted.id)
         _check_policy(accepted, floor, clock())
@@ -213,7 +216,7 @@ class Relay:
             if flight.began_s >= since_s:
                 return attested
         try:
-            attested = self._verify(authorization)
+            attested = self._verify(authorization, since_s)
         except BaseException as fault:
             own.outcome.set_exception(fault)
             raise
@@ -224,11 +227,17 @@ class Relay:
             with self._lock:
                 self._flight = None
 
-    def replace(self, stale: bytes, authorization: str | None) -> bool:
-        """Verify again after a key was refused; say whether there is another keyset to seal to now."""
-        now_s = time.monotonic()
-        attested = self._verify_unless(lambda each: each.keyset.digest != stale, authorization, now_s)
-        return attested.keyset.digest != stale
+    def replace(self, stale: bytes, authorization: str | None, since_s: float | None = None) -> bool:
+        """Verify again after a key was refused; say whether there is another keyset to seal to now.
+
+        Another one that is in force will do, unless its evidence was asked for before `since_s` (monotonic).
+        """
+
+        def suits(each: AttestedKeyset) -> bool:
+            return each.keyset.digest != stale and (since_s is None or self._asked_s >= since_s)
+
+        now_s = time.monotonic() if since_s is None else since_s
+        return self._verify_unless(suits, authorization, now_s).keyset.digest != stale
 
     def _renew(self, authorization: str | None) -> None:
         def renew() -> None:
@@ -247,19 +256,20 @@ class Relay:
                 self._renewal = threading.Thread(target=renew, name="confide-renewal", daemon=True)
                 self._renewal.start()
 
-    def _verify(self, authorization: str | None) -> AttestedKeyset:
-        if inherited := self._inherit():
+    def _verify(self, authorization: str | None, since_s: float) -> AttestedKeyset:
+        if inherited := self._inherit(since_s):
             return inherited
-        nonce = self.session.challenge()
-        return self._judge(
-            fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link), nonce
-        )
+        nonce, asked_s = self.session.challenge(), time.monotonic()
+        bundle = fetch_evidence(self.url, nonce, self.authorize(authorization), self.limits, self.link)
+        attested = self._judge(bundle, nonce)
+        self._asked_s = asked_s
+        return attested
 
-    def _inherit(self) -> AttestedKeyset | None:
-        """Judge the elder's evidence, if it is in force and newer than one's own."""
-        held = self._elder.session.verified if self._elder else None
+    def _inherit(self, since_s: float) -> AttestedKeyset | None:
+        """Judge the elder's evidence, if it is in force, newer than one's own, and was asked for since then."""
+        asked_s, held = (self._elder._asked_s, self._elder.session.verified) if self._elder else (0.0, None)
         own = self.session.verified
-        if held is None or held.keyset.valid_until_unix_s <= self._clock():
+        if held is None or asked_s < since_s or held.keyset.valid_until_unix_s <= self._clock():
             return None
         if own is not None and (
             held.keyset.keyset.digest == own.keyset.keyset.digest
@@ -267,7 +277,9 @@ class Relay:
         ):
             return None
         with suppress(AppraisalRejected):  # another node may suit where this one does not
-            return self._judge(held.bundle, held.nonce)
+            attested = self._judge(held.bundle, held.nonce)
+            self._asked_s = asked_s
+            return attested
         return None
 
     def _judge(self, bundle: bytes, nonce: bytes) -> AttestedKeyset:
@@ -280,7 +292,7 @@ class Relay:
     def holds(self, keyset_digest: bytes, authorization: str | None) -> bool:
         """Ask, unauthenticated, whether the gateway still reaches a node that holds the keyset.
 
-        Raises: RelayUnreachable, RelayRefused.
+        Raises: RelayUnreachable, RelayRefused; with status 503 where the gateway cannot tell.
         """
         nonce = self.session.challenge()
         try:
@@ -288,7 +300,7 @@ class Relay:
                 self.url, nonce, self.authorize(authorization), self.limits, self.link, keyset=keyset_digest
             )
         except RelayRefused as refusal:
-            if refusal.status == 400:
+            if refusal.status == 400 and not isinstance(refusal, NotConfide):
                 return False
             raise
         return True

@@ -24,6 +24,7 @@ from confide.delivery import Delivery
 from confide.pools import Pools
 from confide.process import demand_same, forks
 from confide.relay import PolicySource, Relay
+from confide.retries import Ends
 from confide.session import Exchange, Receipt
 from confide.views import Attestation
 
@@ -65,6 +66,7 @@ class _Sealed(Verified):
         """`options` are those of `Relay`; a given `relay` is shared instead of making one."""
         self.relay = relay or Relay(gateway, policy, **options)
         self._pools = Pools(self._make)
+        self._ends = Ends()
         # One path for each keyset, and slow to parse.
         self._url = lru_cache(maxsize=8)(lambda path: self.module.URL(self.relay.url + path))
 
@@ -86,6 +88,7 @@ class _Sealed(Verified):
             if not isinstance(terms, dict) or not set(terms) <= _TERMS:
                 raise LocalStateError('extensions["confide"] of a request takes "policy" and "shape" alone')
             relay = relay.narrowed(**terms)
+        self._ends.demand_first(request)
         url = request.url
         fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
         target = url.raw_path.decode("ascii")
@@ -121,6 +124,15 @@ class _Sealed(Verified):
         return parts
 
     @contextmanager
+    def _noting(self, request: Any, delivery: Delivery) -> Iterator[None]:  # noqa: ANN401
+        try:
+            yield
+        except Exception as fault:
+            if delivery.left:
+                self._ends.note(request, fault)
+            raise
+
+    @contextmanager
     def _sending(self, delivery: Delivery) -> Iterator[None]:
         """Tell `delivery` what kept the answer away; a time-out of the answer stays what the library calls it."""
         try:
@@ -132,6 +144,7 @@ class _Sealed(Verified):
             # Not `from fault`: its text may quote what the gateway sent in clear.
             delivery.unsent(fault if connecting else _unreachable(fault))
         except self.module.TimeoutException:
+            delivery.timed_out()
             raise
         except self.module.TransportError as fault:
             delivery.broke(_unreachable(fault))
@@ -192,14 +205,16 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
         def handle_request(self, request: Any) -> Any:  # noqa: ANN401
             request.read()
             delivery = self._begin(request)
-            exchange, response = self._send(delivery, request)
-            events = self._events(delivery, exchange, response)
-            first: list[bytes] = []
-            for parts in events:
-                first += parts
-                if exchange.streamed:
-                    return self._answer(exchange, request, Body(first, events))
-            return self._answer(exchange, request, Body(first, events), length=sum(map(len, first)))
+            with self._noting(request, delivery):
+                exchange, response = self._send(delivery, request)
+                events = self._events(delivery, exchange, response)
+                first: list[bytes] = []
+                for parts in events:
+                    first += parts
+                    if exchange.streamed:
+                        break
+            length = None if exchange.streamed else sum(map(len, first))
+            return self._answer(exchange, request, Body(first, events), length=length)
 
         def _send(self, delivery: Delivery, request: Any) -> Any:  # noqa: ANN401
             while True:
@@ -239,14 +254,16 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
         async def handle_async_request(self, request: Any) -> Any:  # noqa: ANN401
             await request.aread()
             delivery = self._begin(request)
-            exchange, response = await self._send(delivery, request)
-            events = self._events(delivery, exchange, response)
-            first: list[bytes] = []
-            async for parts in events:
-                first += parts
-                if exchange.streamed:
-                    return self._answer(exchange, request, AsyncBody(first, events))
-            return self._answer(exchange, request, AsyncBody(first, events), length=sum(map(len, first)))
+            with self._noting(request, delivery):
+                exchange, response = await self._send(delivery, request)
+                events = self._events(delivery, exchange, response)
+                first: list[bytes] = []
+                async for parts in events:
+                    first += parts
+                    if exchange.streamed:
+                        break
+            length = None if exchange.streamed else sum(map(len, first))
+            return self._answer(exchange, request, AsyncBody(first, events), length=length)
 
         async def _send(self, delivery: Delivery, request: Any) -> Any:  # noqa: ANN401
             while True:

@@ -6,7 +6,7 @@
  * 1. Nothing left this machine (no connection): the call may be tried again, as long as `limits.recoverMs` allows.
  * 2. The gateway says 503 (it passed nothing on), or the connection broke before an answer began: the *same sealed
  *    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
- *    set. So may they, once, after a 400 when fresh evidence names the very key that they are sealed to.
+ *    set. So may they, once, after a 400 when the gateway still reaches the key that they are sealed to.
  * 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
  *    says 400 to them (no node holds the key), or the way broke and it then says that the node is gone. While it
  *    cannot tell (503), it is asked again.
@@ -152,10 +152,15 @@ export class Delivery {
     this.#repeated = true;
   }
 
-  /** Seal anew if the node that may have opened the bytes is gone; else send them again, or throw `opened`. */
+  /**
+   * Seal anew if the node that may have opened the bytes is gone; else send them again, or throw `opened`.
+   *
+   * They are sent again once where they were refused with 400: it may have been the gateway's, as in `#renew`.
+   */
   async #settle(exchange: Exchange, opened?: ConfideError): Promise<void> {
     if (await this.#relay.holds(exchange.keysetDigest, this.#authorization)) {
-      if (opened !== undefined) throw opened;
+      if (opened !== undefined && this.#repeated) throw opened;
+      this.#repeated ||= opened !== undefined;
       return;
     }
     if (!(await this.#relay.replace(exchange.keysetDigest, this.#authorization))) throw new OutcomeUnknown();

