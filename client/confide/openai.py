@@ -1,6 +1,7 @@
 """Drop-in clients: `from confide import OpenAI` where `from openai import OpenAI` stood. openai 2.x and 3.x."""
 
 import importlib
+import os
 from abc import abstractmethod
 from typing import Any
 
@@ -44,12 +45,33 @@ def _sealed(transport: type[Any], client: type[Any], options: dict[str, Any]) ->
         options["http_client"] = _client(client, sealing)
     options["base_url"] = relay.url + "/v1"
     options["websocket_base_url"] = NO_WEBSOCKETS
+    if options.get("api_key") is None and options.get("workload_identity") is None:
+        options["api_key"] = os.environ.get("CONFIDE_API_KEY")
+        if not options["api_key"]:
+            raise LocalStateError(
+                "the gateway's key is missing: pass api_key=, or set CONFIDE_API_KEY; OPENAI_API_KEY is not read, "
+                "since a key of OpenAI's is none of the gateway's business"
+            )
     options.setdefault("max_retries", 0)
     return relay
 
 
 def _client(kind: type[Any], transport: Any) -> Any:  # noqa: ANN401
     return kind(transport=transport, timeout=openai.DEFAULT_TIMEOUT, trust_env=False)
+
+
+def _forget_environment(client: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """Take the keys out of `client` that openai read in OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS.
+
+    The gateway sees the field `authorization`, outside the seal; whatever else they name stays and is sealed.
+    """
+    client.admin_api_key = options.get("admin_api_key")
+    given = options.get("default_headers") or {}
+    client._custom_headers = {
+        name: value
+        for name, value in client._custom_headers.items()
+        if name.lower() != "authorization" or name in given
+    }
 
 
 def _own_fault(error: Exception) -> ConfideError | None:
@@ -85,13 +107,15 @@ class OpenAI(_Attested, openai.OpenAI):
     """openai.OpenAI whose every request is sealed to an enclave that was verified first.
 
     Beyond openai's own arguments: `policy` (a local file or an AppraisalPolicy; demanded), `allow_simulated`,
-    `memory`, `limits`, `link` (see `confide.relay`). `base_url` is the gateway. No request is retried unless
-    `max_retries` says so: each try is sealed anew and may be executed anew.
+    `memory`, `limits`, `link` (see `confide.relay`). `base_url` is the gateway, `api_key` its key, by default that
+    in CONFIDE_API_KEY: keys in openai's own environment variables are never used. No request is retried unless
+    `max_retries` says so, and none that an enclave may have run (`confide.retries`).
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         self.relay = self._relay = _sealed(_TRANSPORT, _HTTP.Client, options)
         super().__init__(**options)
+        _forget_environment(self, options)
 
     def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
         return _client(_HTTP.Client, _TRANSPORT(relay.url, relay=relay))
@@ -111,6 +135,7 @@ class AsyncOpenAI(_Attested, openai.AsyncOpenAI):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         self.relay = self._relay = _sealed(_ASYNC_TRANSPORT, _HTTP.AsyncClient, options)
         super().__init__(**options)
+        _forget_environment(self, options)
 
     def _client_of(self, relay: Relay) -> Any:  # noqa: ANN401
         return _client(_HTTP.AsyncClient, _ASYNC_TRANSPORT(relay.url, relay=relay))

@@ -162,6 +162,35 @@ def test_a_base_url_without_v1_will_do(wire: Wire) -> None:
     assert client.max_retries == 0
 
 
+@pytest.mark.anyio
+async def test_no_key_of_openais_leaves(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in openai's own variables go nowhere: the gateway's is in CONFIDE_API_KEY, or the client is refused."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-own")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer sk-custom\nx-trace: 7")
+    monkeypatch.delenv("CONFIDE_API_KEY", raising=False)
+    for kind in (confide.OpenAI, confide.AsyncOpenAI):
+        with pytest.raises(LocalStateError, match="CONFIDE_API_KEY; OPENAI_API_KEY is not read"):
+            kind(**options(api_key=None))
+    monkeypatch.setenv("CONFIDE_API_KEY", "ours")
+    client, client_async = confide.OpenAI(**options(api_key=None)), confide.AsyncOpenAI(**options(api_key=None))
+    own = confide.OpenAI(**options(api_key=None, default_headers={"Authorization": "Bearer mine"}))
+    for made in (client, client_async, own):
+        monkeypatch.setattr(made._relay, "_clock", lambda: float(NOW))
+    answer_plainly(wire)
+    for each in (client, client.with_options(timeout=3), client.with_options(shape="none")):
+        each.chat.completions.create(model="test", messages=MESSAGES)
+    await client_async.chat.completions.create(model="test", messages=MESSAGES)
+    await client_async.close()
+    own.chat.completions.create(model="test", messages=MESSAGES)
+    sent = [*wire.fetched, *(dict(each.headers) for each in wire.seen)]
+    assert {each["authorization"] for each in sent} == {"Bearer ours", "Bearer mine"}
+    assert "sk-" not in str(sent)
+    for each in (client, client_async, client.with_options(timeout=3)):
+        assert (each.api_key, each.admin_api_key) == ("ours", None)
+        assert each._custom_headers == {"x-trace": "7"}
+
+
 def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     """On a real socket without a gateway the first call is RelayUnreachable."""
     client = confide.OpenAI(**options(base_url="http://127.0.0.1:1"))
