@@ -80,7 +80,7 @@ test-js: $(VENV)/.ready
 	@command -v npm >/dev/null || { echo "test-js: 'npm' is not on PATH; install Node 20.19 or newer" >&2; exit 2; }
 	@cd client/js && npm ci --ignore-scripts --no-fund --no-audit && npm run build && npm test
 	@cd examples/react && npm ci --ignore-scripts --no-fund --no-audit
-	@$(BIN)/python -m pytest tests/integration/test_js_client.py tests/integration/test_js_storm.py tests/integration/test_js_verdicts.py \
+	@$(BIN)/python -m pytest tests/integration/test_js_*.py \
 		tests/integration/test_examples.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready
