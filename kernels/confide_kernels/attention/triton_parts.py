@@ -63,7 +63,7 @@ def make_scores(
     width: tl.constexpr,
     wide: tl.constexpr,
 ) -> tl.tensor:
-    head, j = tl.program_id(1), tl.arange(0, wide)
+    head, j = tl.program_id(1).to(tl.int64), tl.arange(0, wide)
     at = (row[:, None] * kv_heads + head) * width + j[None, :]
     keys = tl.load(kept + at, seen[:, None] & (j < width)[None, :], 0)
     products = tl.dot(query, tl.trans(keys), out_dtype=tl.int32).to(tl.float32)
@@ -74,7 +74,8 @@ def make_scores(
 def load_value_tops(
     kept_tops: tl.tensor, row: tl.tensor, seen: tl.tensor, cache_rows: tl.tensor, kv_heads: tl.constexpr
 ) -> tl.tensor:
-    return tl.load(kept_tops + (kv_heads + tl.program_id(1)) * cache_rows + row, seen, 0.0)[None, :]
+    head = tl.program_id(1).to(tl.int64)
+    return tl.load(kept_tops + (kv_heads + head) * cache_rows + row, seen, 0.0)[None, :]
 
 
 @part

@@ -106,7 +106,8 @@ def _linear(x: Tensor, weight: Tensor, scales: Tensor, bits: int) -> Tensor:
         width // scales.shape[1],
         *tiles[:4],
         bits=bits,
-        num_warps=tiles.warps,
+        # Halves of bytes need as many registers again.
+        num_warps=8 if bits == 4 and tiles.rows > 32 else tiles.warps,
         num_stages=tiles.stages,
     )
     return made[0] if tiles.parts == 1 else made.sum(0).to(x.dtype)
