@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 # Tokens that a draw's 18 bits tell apart.
 MAX_VOCABULARY: Final = 1 << 18
+# Wider heads leave attention too little shared memory.
+MAX_HEAD_DIM: Final = 256
 # Code, cuBLAS, and what is lost between allocations.
 _SPARE_BYTES: Final = 512 << 20
 _GIB: Final = 1 << 30
@@ -56,6 +58,8 @@ def build_runner(model: Model, limits: EngineLimits, pages: int) -> GpuRunner:
     config = read_config(model.metadata)
     if config.vocabulary > MAX_VOCABULARY:
         raise ConfigError("engine", "device", f'draws from {MAX_VOCABULARY} tokens at most; set device = "cpu"')
+    if config.head_dim > MAX_HEAD_DIM:
+        raise ConfigError("engine", "device", f'takes heads of {MAX_HEAD_DIM} at most; set device = "cpu"')
     lane = open_lane(limits.device)
     need, (free, total) = count_need(config, model.arrays, limits, pages), lane.memory()
     if sum(need) > free:

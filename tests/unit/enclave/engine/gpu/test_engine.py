@@ -139,12 +139,13 @@ async def test_a_wrong_kernel_is_not_served_with(toy: Path, lane: Lane, monkeypa
         await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
 
 
-async def test_a_vocabulary_beyond_what_is_drawn_from(
-    toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("most", "said"), [("MAX_VOCABULARY", "draws from 1 "), ("MAX_HEAD_DIM", "heads of 1 ")])
+async def test_a_model_beyond_what_kernels_take(
+    toy: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch, most: str, said: str
 ) -> None:
     """Refused with the remedy."""
-    monkeypatch.setattr(gpu, "MAX_VOCABULARY", 100)
-    with pytest.raises(ConfigError, match=r'engine: device: .*set device = "cpu"'):
+    monkeypatch.setattr(gpu, most, 1)
+    with pytest.raises(ConfigError, match=rf'engine: device: .*{said}.*set device = "cpu"'):
         await asyncio.to_thread(TorchEngine.load, toy, "toy", LIMITS)
 
 
