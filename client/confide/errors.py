@@ -35,7 +35,8 @@ class RuntimeUnfit(ConfigError):
 # What a status that a gateway gave in clear most often means. It is unauthenticated: a hint and no more.
 REMEDIES = {
     400: "it was not opened; the enclave's keys may just have changed, or this machine's clock be wrong; try again",
-    401: "the gateway does not know this API key; check api_key, or CONFIDE_API_KEY for commands",
+    401: "no API key was given, or the gateway does not know it: api_key=, for commands --api-key-file or "
+    "CONFIDE_API_KEY",
     403: "something in front of the gateway forbids it; check api_key and the URL",
     404: "the URL is wrong, or something before the gateway answered",
     413: "the gateway takes no request as large as this; send less",

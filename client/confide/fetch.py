@@ -1,5 +1,6 @@
 """Ask a gateway for evidence, unjudged, within limits. Nothing of the application's is in what is sent here."""
 
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def fetch_evidence(
         with httpx2.HTTPTransport(**link.options(url)) as transport:
             response = transport.handle_request(request)
             with closing(response):
-                _check_head(url, response)
+                _check_head(url, response, keyed=bool(authorization))
                 for data in response.iter_raw():
                     bundle += data
                     if len(bundle) > MAX_BUNDLE_BYTES:
@@ -97,22 +98,46 @@ def fetch_evidence(
                         raise RelayUnreachable("the gateway took too long to send the evidence")
     except httpx2.TransportError as fault:
         raise RelayUnreachable(
-            f"the gateway at {url} gave no evidence ({type(fault).__name__}); check the URL and that it runs"
+            f"the gateway at {url} gave no evidence: {_why(fault)}; check the URL and that it runs"
         ) from None
     return bytes(bundle)
 
 
-def _check_head(url: str, response: httpx2.Response) -> None:
+# The first of these that lies at the bottom of a fault of the network.
+_CAUSES: tuple[tuple[type[OSError], str], ...] = (
+    (socket.gaierror, "its name cannot be resolved"),
+    (
+        ssl.SSLCertVerificationError,
+        "its TLS certificate is not trusted here, or is another name's: SSL_CERT_FILE or Link(tls=…) name CAs",
+    ),
+    (ssl.SSLError, "it speaks no TLS that is accepted here"),
+    (ConnectionRefusedError, "nobody listens there"),
+)
+
+
+def _why(fault: BaseException) -> str:
+    """Say what a fault of the network was, never in its own words, which may quote what the gateway sent."""
+    at: BaseException | None = fault
+    while at is not None:
+        for kind, words in _CAUSES:
+            if isinstance(at, kind):
+                return words
+        at = at.__cause__ or at.__context__
+    return type(fault).__name__
+
+
+def _check_head(url: str, response: httpx2.Response, *, keyed: bool) -> None:
     """Demand evidence; tell a refusal of our gateway's from a server that is none."""
     status, media = response.status_code, media_type(response.headers.get("content-type", ""))
     if status == 200 and media == labels.MEDIA_EVIDENCE:
         return
     if status in _AWAY or (media == labels.MEDIA_PROBLEM and status not in (404, 405)):
         raise refused(status)
+    sent = "a nonce and the API key were: if that server is not yours, have the key revoked"
     raise NotConfide(
         status,
         f"{url} serves no evidence (it answered {status}): it is a plain OpenAI server or another's, or the URL is "
-        "wrong; nothing was sent to it",
+        f"wrong; no prompt was sent to it, but {sent if keyed else 'a nonce was'}",
     )
 
 

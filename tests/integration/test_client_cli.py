@@ -122,5 +122,8 @@ def test_a_wrong_key_is_one_line(stack: Stack, there: list[str], tmp_path: Path)
     (tmp_path / "wrong").write_text("confide-wrong")
     result = run("verify", stack.url, *there[:3], "--api-key-file", str(tmp_path / "wrong"))
     assert result.exit_code == 1
-    told = "the gateway does not know this API key; check api_key, or CONFIDE_API_KEY for commands"
-    assert result.stderr.strip() == f"confide verify: the gateway answered 401 in clear, unauthenticated: {told}"
+    told = "no API key was given, or the gateway does not know it: api_key=, for commands --api-key-file or "
+    assert (
+        result.stderr.strip()
+        == f"confide verify: the gateway answered 401 in clear, unauthenticated: {told}CONFIDE_API_KEY"
+    )

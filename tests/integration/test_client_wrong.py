@@ -54,7 +54,7 @@ class PlainOpenAI(http.server.BaseHTTPRequestHandler):
     seen: list[bytes]
 
     def do_GET(self) -> None:
-        self.seen.append(self.requestline.encode())
+        self.seen.append(self.requestline.encode() + (self.headers["authorization"] or "").encode())
         self._say(b'{"object":"list","data":[]}' if self.path == "/v1/models" else b'{"detail":"Not Found"}')
 
     def do_POST(self) -> None:
@@ -96,9 +96,10 @@ def line_of(done: subprocess.CompletedProcess[str], status: int) -> str:
 
 
 def test_a_plain_openai_server(stack: Stack, plain: tuple[str, list[bytes]]) -> None:
-    """The client says what it found; no prompt and no key left, and the proxy does not start."""
+    """The client says what it found and what that server now knows: the key, and no prompt."""
     url, seen = plain
-    with pytest.raises(NotConfide, match="plain OpenAI server"):
+    known = "plain OpenAI server .* no prompt was sent to it, but a nonce and the API key were: .* revoked"
+    with pytest.raises(NotConfide, match=known):
         ask(stack.openai(base_url=url), messages=MESSAGES)
     key = stack.ground.write("plain.key", stack.ground.api_key)
     line = line_of(
@@ -106,7 +107,9 @@ def test_a_plain_openai_server(stack: Stack, plain: tuple[str, list[bytes]]) -> 
     )
     assert line.startswith(f"confide proxy: {url} serves no evidence (it answered 404)")
     assert len(seen) == 2
-    assert all(each.startswith(b"GET /evidence?nonce=") for each in seen)
+    for each in seen:
+        assert each.startswith(b"GET /evidence?nonce=")
+        assert each.endswith(stack.ground.api_key.encode())
 
 
 def test_nobody_listens(stack: Stack) -> None:
@@ -166,7 +169,7 @@ def test_a_runtime_without_the_cryptography(stack: Stack, tmp_path: Path) -> Non
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     with counting() as server:
         line = line_of(proxy("--base-url", server.url, "--policy", str(stack.ground.policy_file), env=env), 2)
-        assert "cryptography" in line
+        assert line.startswith("confide: cryptography: ")
         assert "install cryptography 50.0.2 or newer" in line
         done = subprocess.run(
             [sys.executable, "-c", "import confide\ntry: confide.verified_transport\n"

@@ -217,10 +217,12 @@ def test_callers_bring_their_own_keys(stack: Stack, tmp_path: Path) -> None:
     try:
         said = child.ready()
         assert "token_file" not in said
+        status = httpx2.get(said["url"] + "/status").json()
+        assert status["verified"] is False  # nobody has brought a key yet
         good = openai.OpenAI(base_url=said["url"] + "/v1", api_key=stack.ground.api_key, max_retries=0)
         assert good.models.list().data
         bad = openai.OpenAI(base_url=said["url"] + "/v1", api_key="confide-wrong", max_retries=0)
-        with pytest.raises(openai.AuthenticationError, match="does not know this API key"):
+        with pytest.raises(openai.AuthenticationError, match="the gateway does not know it"):
             bad.models.list()
     finally:
         child.stop()

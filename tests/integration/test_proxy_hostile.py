@@ -55,7 +55,7 @@ def test_what_is_not_sealed_is_refused(
     with pytest.raises(openai.APIStatusError) as caught:
         ask(client)
     assert (caught.value.status_code, caught.value.code) == (status, code)
-    assert "never sends anything in clear" in caught.value.message
+    assert "never sends a request in clear" in caught.value.message
     assert "CLEAR" not in caught.value.response.text
     assert len(hostile.requests) == before + 1
 

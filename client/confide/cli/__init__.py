@@ -52,8 +52,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfideError as fault:
-            where = ctx.invoked_subcommand or ""
-            click.echo(f"confide {where}: {_one_line(fault)}", err=True)
+            where = " ".join(filter(None, ("confide", ctx.invoked_subcommand)))
+            click.echo(f"{where}: {_one_line(fault)}", err=True)
             sys.exit(EXIT_BAD_INPUT if isinstance(fault, ConfigError) else EXIT_REFUSED)
         except ModuleNotFoundError as fault:
             # A server's command may look for its packages only once it runs.

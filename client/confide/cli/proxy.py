@@ -59,8 +59,10 @@ def proxy(
     """Serve OpenAI's API in clear on this machine, and send it on sealed to an enclave that was verified.
 
     With the gateway's key (--api-key-file or $CONFIDE_API_KEY) callers show a token of this machine instead;
-    without it, each caller's own API key goes to the gateway. Nothing is ever sent in clear: where no enclave can
-    be verified the proxy does not start, and later every request is refused with an OpenAI error that says why.
+    without it, each caller's own API key goes to the gateway. No request is ever sent in clear (the gateway's API
+    key travels outside the seal, so use https). With a key of its own the proxy starts only before an enclave that
+    it has verified; without one it verifies when the first caller brings a key, before that call is sealed. Where
+    no enclave can be verified, every request is refused with an OpenAI error that says why.
     / shows the chain of trust, /status the same as JSON. Times are in seconds.
     """
     from confide.proxy.serve import local_token, read_place, serve

@@ -11,7 +11,7 @@ from confide.proxy.guard import Refused
 
 # What a gateway's clear answer may become; it is unauthenticated, and every other one is 502.
 _PASSED = frozenset({401, 413, 429, 503})
-NOT_SENT = "The proxy never sends anything in clear."
+NOT_SENT = "The proxy never sends a request in clear."
 
 
 def status_of(fault: Exception) -> int:

@@ -168,8 +168,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def serve(relay: Relay, place: Place, tokens: tuple[str, ...], token_file: Path | None, bounds: Bounds) -> None:
-    """Serve until SIGTERM or SIGINT; print one JSON line once the enclave is verified and the proxy listens.
+    """Serve until SIGTERM or SIGINT; print one JSON line once the proxy listens.
 
+    With a gateway's key of its own the enclave is verified before that; without one, when the first caller brings a
+    key, before that call is sealed.
     Raises: ConfigError; what keeps the enclave from being verified, before anything else is sent.
     """
     with listening(place) as listener:
