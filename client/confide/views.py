@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from confide_protocol.receipt import ReceiptClaims
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attestation:
     """An appraisal, for showing: what was checked, until when it holds, what it does not show."""
 
     result: AttestationResult
+
+    def __repr__(self) -> str:
+        return f"<Attestation {self.summary}>"
 
     @property
     def accepted(self) -> bool:

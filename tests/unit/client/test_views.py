@@ -26,6 +26,7 @@ def test_an_attestation_is_shown_whole() -> None:
     assert tree["not_shown"]
     assert tree["keyset_sha256"] == session.verified.keyset.keyset.digest.hex()
     assert shown.summary.startswith("accepted (SIMULATED HARDWARE)")
+    assert repr(shown) == f"<Attestation {shown.summary}>"
     assert "SIMULATED" in shown.as_html("a test")
 
 
