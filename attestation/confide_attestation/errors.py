@@ -12,7 +12,7 @@ _OTHER = "if you trust that one, take the policy of its release"
 REMEDIES: Final = {
     "policy_expired": "get a newer one, or set this machine's clock",
     "policy_serial": "a newer policy was accepted before: use that one",
-    "simulated": "pass allow_simulated=True only to try things out: it protects nothing",
+    "simulated": "pass allow_simulated=True (commands: --allow-simulated) only for a try: it protects nothing",
     "nonce": "this evidence is not of now: try again, and ask the operator if it stays so",
     "debug": "whoever runs the host could read all that it holds: ask the operator",
     "td_debug": "whoever runs the host could read all that it holds: ask the operator",

@@ -150,7 +150,10 @@ def _explain(place: str, value: object) -> Iterator[Demand]:
         for pcr, values in sorted(value.items(), key=lambda item: int(item[0])):
             yield Demand(f"{place}.{pcr}", f"PCR {pcr} is {_words(values)}")
     else:
-        yield Demand(place, sentence_of(place).format(_words(value)))
+        sentence = sentence_of(place)
+        if value == "none" and place.startswith("simulated."):
+            sentence = sentence.replace("only the simulated root {}", "nothing")
+        yield Demand(place, sentence.format(_words(value)))
 
 
 def sentence_of(place: str) -> str:

@@ -67,6 +67,9 @@ def test_explain_says_expired_and_simulated(tmp_path: Path) -> None:
     said = run("explain", file).output
     assert "EXPIRED" in said
     assert "SIMULATED HARDWARE" in said
+    assert "of AMD, trust only the simulated root " in said
+    assert "of Intel, trust nothing" in said
+    assert "root none" not in said
     tree = json.loads(run("explain", file, "--json").output)
     assert tree["kind"] == "simulated"
     assert tree["waived"]["platform.snp.chip_ids"] == "a simulated chip is made anew on each run"
