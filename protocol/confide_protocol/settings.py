@@ -64,4 +64,4 @@ def _remedy(kind: str, message: str) -> str:
         return "is missing; set it"
     if kind == "extra_forbidden":
         return "is not a known setting; remove it or mend its spelling"
-    return message[:1].lower() + message[1:]
+    return (said := message.removeprefix("Value error, "))[:1].lower() + said[1:]

@@ -3,6 +3,7 @@
 import pytest
 from confide_protocol.errors import ConfigError, PolicyError
 from confide_protocol.settings import MAX_SETTINGS_BYTES, Settings, parse_toml
+from pydantic import field_validator
 
 
 class Limits(Settings):
@@ -52,6 +53,22 @@ def test_each_fault_names_its_field(data: bytes, field: str, remedy: str) -> Non
     assert remedy in caught.value.remedy
     assert str(caught.value).startswith(f"example.toml: {field}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_rule_of_the_models_own_is_told_in_its_words() -> None:
+    """What a validator says is the remedy, without the words of the library that called it."""
+
+    class Ruled(Settings):
+        seconds: int
+
+        @field_validator("seconds")
+        @classmethod
+        def _check(cls, seconds: int) -> int:
+            raise ValueError("--rpc would hand the weights to other machines")
+
+    with pytest.raises(ConfigError) as caught:
+        parse_toml(b"seconds = 5", Ruled, "example.toml")
+    assert str(caught.value) == "example.toml: seconds: --rpc would hand the weights to other machines"
 
 
 def test_all_faults_are_told_at_once() -> None:
