@@ -186,7 +186,7 @@ async def test_a_restarted_node_is_appraised_before_it_is_routed_to_again(tmp_pa
         assert is_problem(await post(gateway.port, node.path, b"x"), 503)
         assert (await ask(gateway.port, "GET", "/readyz", key=None)).status == 503
         old, fresh = node.path, AttestedNode()
-        node.keyset = fresh.keyset
+        node.keyset, node.made = fresh.keyset, []
         await upstream.start()
         await gateway.ready()
         assert is_problem(await post(gateway.port, old, b"x"), 400)
