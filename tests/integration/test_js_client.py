@@ -353,6 +353,7 @@ def test_simulated_hardware_needs_both_switches(js: Js, served: Stack) -> None:
     policy = served.ground.policy_file.read_text()
     answer = js("open", id="never", url=served.url, key=served.ground.api_key, policy=policy, allow=False)
     assert answer["error"]["failed"] == ["simulated"]
+    assert "pass allowSimulated: true only for a try" in answer["error"]["message"]
 
 
 def test_the_page_in_a_browser(js: Js, served: Stack) -> None:

@@ -57,7 +57,7 @@ export class TooLarge extends ProtocolError {
 /** What a status that a gateway gave in clear most often means. It is unauthenticated: a hint and no more. */
 const REMEDIES: Readonly<Record<number, string>> = {
   400: "it was not opened; the enclave's keys may just have changed, or this machine's clock be wrong; try again",
-  401: "the gateway does not know this API key; check apiKey",
+  401: "no API key was given, or the gateway does not know it: apiKey",
   403: "something in front of the gateway forbids it; check apiKey and the URL",
   404: "the URL is wrong, or something before the gateway answered",
   413: "the gateway takes no request as large as this; send less",
@@ -161,12 +161,15 @@ export class EvidenceMalformed extends AttestationError {
   }
 }
 
+const SIMULATED = "pass allowSimulated: true only for a try: it protects nothing";
+
 /** The appraisal failed; `result` carries every check. */
 export class AppraisalRejected extends AttestationError {
   override readonly code = "appraisal_rejected";
   readonly result: AttestationResult;
   constructor(result: AttestationResult) {
-    super("refused: " + result.failed.map((check) => `${check.id}: ${check.detail}`).join("; "));
+    const said = result.failed.map(({ id, detail }) => `${id}: ${detail}${id === "simulated" ? `: ${SIMULATED}` : ""}`);
+    super("refused: " + said.join("; "));
     this.result = result;
   }
 }

@@ -209,7 +209,8 @@ export class Relay {
         headers: { accept: MEDIA_EVIDENCE, ...this.authorize(authorization) },
         signal: AbortSignal.timeout(this.limits.evidenceTimeoutMs),
       });
-      const refusal = this.#refusal(response.status, mediaType(response.headers.get("content-type") ?? ""));
+      const media = mediaType(response.headers.get("content-type") ?? "");
+      const refusal = this.#refusal(response.status, media, this.authorize(authorization).authorization !== undefined);
       if (refusal !== undefined) {
         response.body?.cancel().catch(() => {}); // not awaited: it may never say that it is done
         throw refusal;
@@ -221,18 +222,21 @@ export class Relay {
       }
     } catch (fault) {
       if (fault instanceof ConfideError) throw fault;
-      throw new RelayUnreachable(`the gateway gave no evidence (${faultName(fault)})`);
+      const check = "check the URL, that it runs, and that it allows this page's origin, if this is a page";
+      throw new RelayUnreachable(`the gateway at ${this.url} gave no evidence (${faultName(fault)}); ${check}`);
     }
     return join(parts);
   }
 
   /** Tell a refusal of our gateway's from a server that is none. */
-  #refusal(status: number, media: string): RelayRefused | undefined {
+  #refusal(status: number, media: string, keyed: boolean): RelayRefused | undefined {
     if (status === 200 && media === MEDIA_EVIDENCE) return undefined;
     const ours = AWAY.includes(status) || (media === MEDIA_PROBLEM && ![404, 405].includes(status));
     if (ours) return new RelayRefused(status);
-    const why = "it is a plain OpenAI server or another's, or the URL is wrong";
-    return new NotConfide(status, `${this.url} serves no evidence (it answered ${status}): ${why}`);
+    const why = "it is a plain OpenAI server or another's, or the URL is wrong; no prompt was sent to it, but";
+    const key = "a nonce and the API key were: if that server is not yours, have the key revoked";
+    const sent = keyed ? key : "a nonce was";
+    return new NotConfide(status, `${this.url} serves no evidence (it answered ${status}): ${why} ${sent}`);
   }
 
   /** Take a request that would go to `url`. Throws LocalStateError for one that would leave unsealed, TooLarge. */
@@ -243,7 +247,8 @@ export class Relay {
       throw new LocalStateError("this fetch seals for its own gateway; a request to another place is refused");
     }
     if (body.length > this.limits.maxRequestBytes) {
-      throw new TooLarge("the request is larger than the limit; see limits.maxRequestBytes");
+      const limit = `${this.limits.maxRequestBytes} bytes`;
+      throw new TooLarge(`the request is larger than the limit of ${limit}; see limits.maxRequestBytes`);
     }
     const call = this.session.call(method, url.pathname.slice(prefix.length) + url.search, fields, body);
     const head = call.fields.reduce((sum, [name, value]) => sum + name.length + value.length + 4, call.path.length);
@@ -285,7 +290,10 @@ export async function* chunksOf(
 
 /** Name a fault of the network without its text, which may quote what the gateway sent in clear. */
 export function faultName(fault: unknown): string {
-  return fault instanceof Error ? fault.name : "unknown";
+  if (!(fault instanceof Error)) return "unknown";
+  // Node names a closed port, an unknown name or a certificate that it does not trust by a code; a browser nothing.
+  const code: unknown = (fault.cause as { code?: unknown } | undefined)?.code;
+  return typeof code === "string" && /^[A-Z0-9_]{1,64}$/.test(code) ? `${fault.name}, ${code}` : fault.name;
 }
 
 function checkPolicy(policy: AppraisalPolicy, floor: number, nowUnixS: number): void {

@@ -103,6 +103,21 @@ test("an answer that is no evidence: refused by its status, its words never show
   }
 });
 
+test("a first contact that fails says where, why, and what that server now knows", async () => {
+  const told = (options) => connect(options).then(assert.fail, (fault) => fault.message);
+  const stranger = fake(() => new Response("", { status: 404 })).options;
+  assert.match(await told(stranger), /no prompt was sent to it, but a nonce was$/);
+  assert.match(await told({ ...stranger, apiKey: "k" }), /but a nonce and the API key were: if that server is not yours/);
+  const refusing = fake(() => new Response("", { status: 401, ...PROBLEM })).options;
+  assert.match(await told(refusing), /no API key was given, or the gateway does not know it: apiKey$/);
+  let closed;
+  await served(() => {}, async (baseURL) => void (closed = baseURL));
+  const nobody = await told({ ...stranger, baseURL: closed, fetch: undefined });
+  assert.ok(nobody.startsWith(`the gateway at ${closed} gave no evidence (TypeError, ECONNREFUSED); check the URL`), nobody);
+  const odd = fake(() => Promise.reject(Object.assign(new TypeError("x", { cause: { code: "CANARY words" } })))).options;
+  assert.ok(!(await told(odd)).includes("CANARY"));
+});
+
 test("a gateway that says nothing is given up; one that redirects is not followed", async () => {
   const { options } = fake(() => {});
   await served((_, response) => void response.writeHead(200, EVIDENCE.headers).write("x"), async (baseURL) => {
@@ -172,6 +187,7 @@ test("what cannot be sealed is refused before anything is sent", async () => {
   ]) {
     await assert.rejects(send(...input), { code });
   }
+  await assert.rejects(send(...post({ body: new Uint8Array(2 << 20) })), /limit of 2031616 bytes/);
   assert.deepEqual(gateway.sent, []);
   const call = relay.call("POST", new URL(`${GATEWAY}/v1/x?y=1`), [["Authorization", "Bearer k"], ["cookie", "c"], ["X-A", "b"]], new Uint8Array(1));
   assert.deepEqual([call.path, call.fields], ["/v1/x?y=1", [["x-a", "b"]]]);
