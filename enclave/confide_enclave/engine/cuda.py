@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from confide_kernels.selftest import BUILDING
 from confide_protocol.errors import ConfigError
 from torch import Tensor
 
@@ -125,7 +126,9 @@ class CudaLane(Lane):
 
     def release(self) -> None:
         gc.collect()
-        torch.cuda.empty_cache()
+        # While any thread records a graph, torch asserts that none does; after that it serves nobody.
+        with BUILDING:
+            torch.cuda.empty_cache()
 
     def survives(self) -> bool:
         try:

@@ -1,14 +1,16 @@
 """The choice of a GPU, and what it is asked to hold: counted, and refused in words of ours."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from confide_enclave.engine.card import EngineLimits, choose_dtype, make_card
 from confide_enclave.engine.config import DecoderConfig
-from confide_enclave.engine.cuda import choose_gpu, left_over
+from confide_enclave.engine.cuda import CudaLane, choose_gpu, left_over
 from confide_enclave.engine.gpu import Need, count_need, too_little
 from confide_enclave.settings import load_settings
+from confide_kernels.selftest import BUILDING
 from confide_protocol.errors import ConfigError
 from pydantic import ValidationError
 
@@ -155,6 +157,19 @@ def test_only_what_one_stream_left_is_overwritten() -> None:
         segment(1, 7, "inactive"),
     ]
     assert list(left_over(segments, 0, 7)) == [(200, 2), (400, 4)]
+
+
+def test_nothing_is_given_back_amid_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another engine's, of which torch knows in every thread: whoever ends waits for it."""
+    given_back = threading.Event()
+    monkeypatch.setattr(torch.cuda, "empty_cache", given_back.set)
+    lane = object.__new__(CudaLane)
+    with BUILDING:
+        ending = threading.Thread(target=lane.release)
+        ending.start()
+        assert not given_back.wait(0.2)
+    ending.join(10)
+    assert given_back.is_set()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CUDA", "cuda:123", "cpu:0"])
