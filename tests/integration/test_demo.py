@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import confide
+import httpx2
 import pytest
 from confide.policy_memory import PolicyMemory
 
@@ -87,9 +88,10 @@ def test_tdx_without_gpus(environment: dict[str, str]) -> None:
 
 
 def test_the_playground_stays_up_and_ends_clean(tmp_path: Path, environment: dict[str, str]) -> None:
-    """--serve prints what a client needs, serves it, and Ctrl-C leaves no process and no file."""
+    """--serve prints what a client needs, serves what was asked for, and Ctrl-C leaves no process and no file."""
+    more = ("--gpus", "0", "--embeddings", "--cors-origin", "http://127.0.0.1:5173")
     demo = subprocess.Popen(
-        [*CONFIDE, "demo", "--serve", "--prompt", "Say hello."],
+        [*CONFIDE, "demo", "--serve", "--prompt", "Say hello.", *more],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         # Shells have what they run in the background ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -107,6 +109,10 @@ def test_the_playground_stays_up_and_ends_clean(tmp_path: Path, environment: dic
         options = {name: match[1] for name, match in found.items() if match}
         client = confide.OpenAI(**options, allow_simulated=True, memory=PolicyMemory(None))
         assert client.models.list().data
+        assert client.embeddings.create(model="all-minilm-l6-v2", input="Hello.").data
+        page = {"origin": "http://127.0.0.1:5173", "access-control-request-method": "POST"}
+        allowed = httpx2.options(options["base_url"].replace("/v1", "/evidence"), headers=page)
+        assert allowed.headers["access-control-allow-origin"] == "http://127.0.0.1:5173"
         children = descendants(demo.pid)
         assert len(children) >= 3
         demo.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """`confide demo`: the whole way, on one machine, with simulated hardware."""
 
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -55,10 +56,23 @@ What it does not show: when it happened, or that the answer is right."""
     metavar="0..8",
     help="Simulated Hopper GPUs.",
 )
+@click.option("--embeddings", is_flag=True, help="Serve /v1/embeddings too.")
+@click.option(
+    "--cors-origin", "origins", multiple=True, metavar="ORIGIN", help="Let web pages of this exact origin call."
+)
 @click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the exchange as an audit file."
 )
-def demo(prompt: str, serve: bool, port: int, platform: Platform, gpus: int, save: Path | None) -> None:
+def demo(
+    prompt: str,
+    serve: bool,
+    port: int,
+    platform: Platform,
+    gpus: int,
+    embeddings: bool,
+    origins: tuple[str, ...],
+    save: Path | None,
+) -> None:
     """Ask one sealed question, end to end, on this machine.
 
     Starts the simulated devices of a confidential machine (CPU and GPU), an enclave with a small language model and
@@ -73,7 +87,11 @@ def demo(prompt: str, serve: bool, port: int, platform: Platform, gpus: int, sav
         playground(Path(folder), platform=platform, gpus=gpus) as ground,
     ):
         click.echo(f"\nStarting: simulated {_machine(platform, gpus)}, enclave, gateway …")
-        ground.start(port=port)
+        ground.start(
+            port=port,
+            enclave_settings="\n[embeddings]\n" if embeddings else "",
+            gateway_settings=f"cors_origins = {json.dumps(origins)}\n",
+        )
         for name, child in ground.children.items():
             click.echo(f"  {name:<8} process {child.process.pid}")
         relay = Relay(
