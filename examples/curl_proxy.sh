@@ -1,6 +1,7 @@
 #!/bin/sh
 # curl, and so any language: `confide proxy` speaks OpenAI's plain API on this machine and seals beyond it.
 set -eu
+: >proxy.out
 confide proxy --base-url "$CONFIDE_URL" --policy policy.toml --allow-simulated --listen 127.0.0.1:8788 --token-file ./proxy.token >proxy.out &
 trap 'kill $!' EXIT
 until grep -q ready proxy.out; do kill -0 $!; sleep 0.1; done

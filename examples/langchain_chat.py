@@ -6,7 +6,7 @@ import confide
 import httpx2
 from langchain_openai import ChatOpenAI
 
-url, key = os.environ["CONFIDE_URL"], os.environ["CONFIDE_API_KEY"]
+url, key = os.environ["CONFIDE_URL"].removesuffix("/v1"), os.environ["CONFIDE_API_KEY"]
 transport = confide.verified_transport(url, policy="policy.toml", api_key=key, allow_simulated=True)
 chat = ChatOpenAI(
     model="smollm2-135m-instruct",

@@ -9,5 +9,5 @@ try {
   const config = await (await fetch("config.json")).json(); // baseURL, apiKey, policy; allowSimulated for a playground
   root.render(<Chat confide={await connect(config)} />);
 } catch (fault) {
-  root.render(<p role="alert">{fault.message}</p>); // refused, and by which check: nothing was sent
+  root.render(<p role="alert">{fault.message}</p>); // refused, and by which check: no prompt was sent
 }

@@ -33,7 +33,7 @@ def environment(stack: Stack, **more: str) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     state = str(stack.ground.folder / "state")
     return os.environ | {
-        "CONFIDE_URL": stack.url,
+        "CONFIDE_URL": f"{stack.url}/v1",  # as `confide demo --serve` prints it
         "CONFIDE_API_KEY": stack.ground.api_key,
         "PATH": path,
         "XDG_STATE_HOME": state,
