@@ -24,9 +24,18 @@ ALLOWED: Final = frozenset(
         "file",
         "setting",
         "remedy",
+        "reason",
+        "device",
+        "weights",
+        "cache",
+        "steps",
     }
 )
 MAX_VALUE_CHARS: Final = 128
+# What is wrong with a setting, a file or a device is cut rather than dropped. It may quote those, and what vendors
+# say: whoever logs such a sentence sees to it that no word of a request, an answer or an engine is in it.
+SENTENCES: Final = frozenset({"file", "setting", "remedy", "reason"})
+MAX_SENTENCE_CHARS: Final = 400
 
 
 def configure(stream: TextIO) -> None:
@@ -52,13 +61,20 @@ def configure(stream: TextIO) -> None:
 
 
 def keep_allowed(_: object, __: str, record: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Drop every key that is not on the list and every value that is no short plain one."""
-    return {
-        key: value
-        for key, value in record.items()
-        if key in ALLOWED
-        and (isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= MAX_VALUE_CHARS))
-    }
+    """Drop every key that is not on the list and every value that is no short plain one; cut long sentences."""
+    return {key: _cut(key, value) for key, value in record.items() if key in ALLOWED and _is_plain(key, value)}
+
+
+def _is_plain(key: str, value: object) -> bool:
+    if isinstance(value, str):
+        return key in SENTENCES or len(value) <= MAX_VALUE_CHARS
+    return isinstance(value, (int, float))
+
+
+def _cut(key: str, value: Any) -> Any:  # noqa: ANN401
+    if key in SENTENCES and isinstance(value, str) and len(value) > MAX_SENTENCE_CHARS:
+        return value[: MAX_SENTENCE_CHARS - 1] + "…"
+    return value
 
 
 class _Foreign(logging.Handler):

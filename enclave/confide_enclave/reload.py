@@ -19,7 +19,6 @@ from confide_protocol.keyset import Manifest
 from confide_enclave.app import EnclaveApp
 from confide_enclave.engine import Embedder, Engine, ModelCard
 from confide_enclave.keys import KeysetHolder
-from confide_enclave.logs import MAX_VALUE_CHARS
 from confide_enclave.models import Loader, make_loaders, read_cards, share_cores
 from confide_enclave.serving import Enclave
 from confide_enclave.settings import EnclaveSettings, load_settings
@@ -191,9 +190,7 @@ def changes(old: EnclaveSettings, new: EnclaveSettings) -> list[str]:
 def _told(fault: Exception) -> dict[str, str]:
     """Say what the log may of a fault: of our own what is wrong and where, of others the type."""
     if isinstance(fault, ConfigError):
-        told = {"file": fault.file, "setting": fault.field, "remedy": fault.remedy}
-    elif isinstance(fault, ConfideError):
-        told = {"code": fault.code}
-    else:
-        told = {"error": type(fault).__name__}
-    return {name: value[:MAX_VALUE_CHARS] for name, value in told.items()}
+        return {"file": fault.file, "setting": fault.field, "remedy": fault.remedy}
+    if isinstance(fault, ConfideError):
+        return {"code": fault.code}
+    return {"error": type(fault).__name__}
