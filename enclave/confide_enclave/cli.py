@@ -46,7 +46,7 @@ Example enclave.toml:
 
 \b
 Start it:
-  openssl rand -hex 32 > gateway.secret && chmod 600 gateway.secret
+  (umask 077; openssl rand -hex 32 > gateway.secret)
   confide-sim --socket device.sock --endorsements-dir endorsements &
   confide enclave --config enclave.toml
 
@@ -185,9 +185,8 @@ def _check_device(file: str, settings: EnclaveSettings) -> None:
             probe.connect(path)
     except OSError as fault:
         reason = fault.strerror or "the path is too long"
-        raise ConfigError(
-            file, "device_socket", f"{path} cannot be reached ({reason}); start: confide-sim --socket {path}"
-        ) from None
+        start = f"confide-sim --socket {path} --endorsements-dir endorsements"
+        raise ConfigError(file, "device_socket", f"{path} cannot be reached ({reason}); start: {start}") from None
 
 
 def _fail(message: str, status: int) -> NoReturn:

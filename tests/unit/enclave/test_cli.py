@@ -47,7 +47,8 @@ def test_an_absent_config_is_named(tmp_path):
 
 def test_an_absent_device_is_named(folder):
     """The remedy is the command that starts it."""
-    assert "start: confide-sim" in refused(run("--config", str(folder / "enclave.toml")))
+    told = refused(run("--config", str(folder / "enclave.toml")))
+    assert told.endswith(f"start: confide-sim --socket {folder / 'd.sock'} --endorsements-dir endorsements\n")
 
 
 def test_a_wide_secret_is_named(folder):
