@@ -65,7 +65,7 @@ class Limits(settings.Settings):
 
     request_head_bytes: Bytes = 16 * 1024
     request_head_s: Seconds = 10.0
-    request_body_bytes: Bytes = 4 << 20
+    request_body_bytes: Bytes = (4 << 20) + (8 << 10)  # a bucket of 4 MiB and what sealing adds, as at the enclave
     request_body_s: Seconds = 120.0
     request_body_idle_s: Seconds = 15.0
     write_stall_s: Seconds = 30.0

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import confide
+import openai
 import pytest
 from confide_gateway.keys import KeyFile, load_keys, with_key, without_key, write_keys
 from confide_protocol import labels
@@ -10,6 +12,7 @@ from confide_protocol import labels
 from tests.fakes import upstream as fake
 from tests.fakes.gateway import KEY, SEALED, ask, post, read_reply, request, running
 from tests.fakes.node import AttestedNode, attested_upstream
+from tests.fakes.stack import Stack
 
 pytestmark = pytest.mark.anyio
 ORIGIN = "https://chat.example"
@@ -41,6 +44,14 @@ async def test_method_type_and_length_are_checked_before_a_node_is_asked(tmp_pat
         assert (await ask(gateway.port, "GET", "/nowhere", key=None)).body == labels.PROBLEMS[404]
         assert (await ask(gateway.port, "POST", "/healthz", key=None)).body == labels.PROBLEMS[405]
         assert len(upstream.sealed()) == 1
+
+
+def test_a_bucket_of_4_mib_passes_gateway_and_enclave(stack: Stack) -> None:
+    """The greatest request of both defaults is answered from within the seal."""
+    client = stack.openai(limits=confide.Limits(max_request_bytes=4 << 20))
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="absent", messages=[{"role": "user", "content": "x" * 4_100_000}])
+    assert caught.value.code == "model_not_found"
 
 
 async def test_a_body_beyond_its_limit_ends_while_it_streams(tmp_path: Path) -> None:
