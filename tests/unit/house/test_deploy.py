@@ -24,6 +24,7 @@ from confide_enclave.settings import (
 )
 from confide_enclave.settings import load_settings as load_enclave
 from confide_gateway.settings import GatewaySettings
+from confide_gateway.settings import Limits as GatewayLimits
 from confide_gateway.settings import load_settings as load_gateway
 from confide_protocol.settings import Settings
 from ruamel.yaml import YAML
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 IMAGES = sorted(DEPLOY.glob("*.Dockerfile"))
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+DROP_INS = sorted((DEPLOY / "systemd").glob("*.conf"))
 LOADERS: dict[str, Callable[[Path], object]] = {"enclave": load_enclave, "gateway": load_gateway}
 SETTINGS = [
     path
@@ -98,6 +100,17 @@ def test_the_example_names_every_setting_and_its_default() -> None:
     }
     fields = {table + name for table, model in tables.items() for name in model.model_fields}
     assert fields - {table[:-1] for table in tables} == named
+
+
+def test_gateway_and_enclave_take_the_same_requests() -> None:
+    """By default, and in the examples, which show the defaults, neither refuses what the other takes."""
+    gateway, enclave = (
+        load_gateway(DEPLOY / "examples/gateway.toml"),
+        load_enclave(DEPLOY / "examples/enclave.toml"),
+    )
+    assert gateway.limits == GatewayLimits()
+    assert enclave.limits == Limits()
+    assert gateway.limits.request_body_bytes == enclave.limits.max_request_bytes > 4 << 20
 
 
 def test_compose_names_files_that_exist_or_that_the_readme_tells_to_make() -> None:
@@ -212,10 +225,46 @@ def test_the_build_context_lets_nothing_in_by_default() -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_takes_the_units(unit: Path, tmp_path: Path) -> None:
-    """`systemd-analyze verify` finds no fault; the command is replaced by one that exists here."""
+    """`systemd-analyze verify` finds no fault."""
+    assert verify(unit, tmp_path) == (0, "")
+
+
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
+def test_systemd_takes_what_goes_beside_the_enclave(drop_in: Path, tmp_path: Path) -> None:
+    """Each is put where its head says, beside hardware.conf, and lifts nothing of the hardening but devices."""
+    folder = "confide-enclave.service.d/"
+    text = drop_in.read_text()
+    assert f"/etc/systemd/system/{folder}" in text
+    (tmp_path / folder).mkdir()
+    for each in {drop_in, DEPLOY / "systemd/hardware.conf"}:
+        shutil.copy(each, tmp_path / folder)
+    assert verify(DEPLOY / "systemd/confide-enclave.service", tmp_path) == (0, "")
+    limits = {"MemoryMax", "TasksMax", "TimeoutStopSec"}
+    places = {"LogsDirectory", "TemporaryFileSystem", "Environment", "ReadWritePaths"}
+    devices = {"User", "PrivateDevices", "DevicePolicy", "DeviceAllow"} if drop_in.stem == "hardware" else set()
+    assert set(re.findall(r"^(\w+)=", text, re.MULTILINE)) <= limits | places | devices
+
+
+def test_tritons_cache_is_a_file_system_of_the_service_alone() -> None:
+    """What is loaded as code lies where nobody else can write, and where it may be executed."""
+    lines = (DEPLOY / "systemd/gpu.conf").read_text().splitlines()
+    (place,) = [line.partition("=")[2] for line in lines if line.startswith("Environment=TRITON_CACHE_DIR=")]
+    assert f"TemporaryFileSystem={place.partition('=')[2]}:mode=0700" in lines
+    assert not [line for line in lines if "noexec" in line and not line.startswith("#")]
+
+
+def test_the_proxy_is_started_until_its_gateway_is_there() -> None:
+    """It ends where no enclave is verified: systemd never gives up on it, and does not hurry."""
+    unit, service = (DEPLOY / "systemd/confide-proxy.service").read_text().split("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in unit
+    assert {"Restart=on-failure", "RestartSec=15"} <= set(service.splitlines())
+
+
+def verify(unit: Path, folder: Path) -> tuple[int, str]:
+    """Have systemd read a unit in `folder`, with its drop-ins there; the command is one that exists here."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on PATH")
-    copy = tmp_path / unit.name
+    copy = folder / unit.name
     copy.write_text(unit.read_text().replace("/opt/confide/bin/confide", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    return done.returncode, done.stderr
