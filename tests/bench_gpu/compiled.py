@@ -13,8 +13,9 @@ CAPABILITIES = tuple(LIMITS)
 # Bytes that a thread may spill: the assembler gives so much for registers of which more warps fit.
 SPARED = 16
 _FIGURES = re.compile(r"REG:(\d+) STACK:(\d+)")
-# What tells one kernel of a name from another.
+# What tells one kernel of a name from another; of those that it does not, the worst figures are shown.
 _SHOWN = (
+    "rows",
     "columns",
     "depth",
     "parts",
@@ -25,7 +26,6 @@ _SHOWN = (
     "block",
     "chunk",
     "weighs",
-    "page_rows",
     "num_warps",
 )
 
@@ -57,7 +57,8 @@ def table(capabilities: Sequence[int] = CAPABILITIES, *, common: bool = False) -
     found: dict[str, dict[int, Figures]] = {}
     for capability in capabilities:
         for what, figures in _measured(capability, common):
-            found.setdefault(what, {})[capability] = figures
+            known = found.setdefault(what, {}).get(capability, figures)
+            found[what][capability] = Figures(*map(max, known, figures))
     heads = [f"sm_{each}" for each in capabilities]
     yield f"| kernel | {' | '.join(heads)} |"
     yield f"| --- |{' --- |' * len(heads)}"

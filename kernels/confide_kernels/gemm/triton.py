@@ -92,6 +92,8 @@ def linear_w4a16(x: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
 def _linear(x: Tensor, weight: Tensor, scales: Tensor, bits: int) -> Tensor:
     (n, width), out = x.shape, len(weight)
     tiles = tiles_for(n, out, width, x.dtype)
+    if bits == 4:  # halves of bytes need as many registers again
+        tiles = tiles._replace(depth=min(tiles.depth, 64), warps=8 if max(tiles[:2]) > 32 else 4)
     made = torch.empty(tiles.parts, n, out, dtype=x.dtype if tiles.parts == 1 else torch.float32, device=x.device)
     _linear_kernel[(-(-n // tiles.rows) * -(-out // tiles.columns), tiles.parts)](
         x,
@@ -106,8 +108,7 @@ def _linear(x: Tensor, weight: Tensor, scales: Tensor, bits: int) -> Tensor:
         width // scales.shape[1],
         *tiles[:4],
         bits=bits,
-        # Halves of bytes need as many registers again.
-        num_warps=8 if bits == 4 and tiles.rows > 32 else tiles.warps,
+        num_warps=tiles.warps,
         num_stages=tiles.stages,
     )
     return made[0] if tiles.parts == 1 else made.sum(0).to(x.dtype)

@@ -16,6 +16,7 @@ from confide_kernels.sampling import triton as sampling
 from confide_kernels.seal import triton as seal
 from confide_kernels.wipe import triton as wipe
 
+VOCABULARY = 32_000
 HIDDEN, INNER, HEADS, KV_HEADS, WIDTH, CACHE_ROWS = 1024, 3072, 16, 8, 128, 512
 
 
@@ -23,12 +24,12 @@ def rows(n: int, width: int) -> Rows:
     return Rows(torch.zeros(n, width, dtype=torch.int8), torch.ones(n, 1))
 
 
-def products(n: int) -> None:
-    weight, scales = torch.zeros(INNER, HIDDEN, dtype=torch.int8), torch.ones(INNER)
+def products(n: int, out: int = INNER) -> None:
+    weight, scales = torch.zeros(out, HIDDEN, dtype=torch.int8), torch.ones(out)
     gemm.linear_w8a8(rows(n, HIDDEN), weight, scales)
     for dtype in (torch.float32, torch.bfloat16):
         gemm.linear_w8a16(torch.zeros(n, HIDDEN, dtype=dtype), weight, scales)
-        groups = torch.ones(INNER, HIDDEN // 32, 2, dtype=torch.float16)
+        groups = torch.ones(out, HIDDEN // 32, 2, dtype=torch.float16)
         gemm.linear_w4a16(
             torch.zeros(n, HIDDEN, dtype=dtype), weight[:, ::2].view(torch.uint8).contiguous(), groups
         )
@@ -94,5 +95,16 @@ COMMON = (
     sample,
     pages,
 )
-# Other widths of heads, and more query heads to a key head than a program takes.
-ALL = (*COMMON, lambda: attend(64), lambda: attend(256), lambda: attend(128, 32 * KV_HEADS))
+ALL = (
+    *COMMON,
+    # Other widths of heads, and more query heads to a key head than a program takes.
+    lambda: attend(64),
+    lambda: attend(256),
+    lambda: attend(128, 32 * KV_HEADS),
+    # What else there is of tiles: for more rows, and for as many columns as a vocabulary has.
+    lambda: products(32),
+    lambda: products(64),
+    lambda: products(16, VOCABULARY),
+    lambda: products(32, VOCABULARY),
+    lambda: products(64, VOCABULARY),
+)
