@@ -10,12 +10,13 @@
  * 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
  *    says 400 to them (no node holds the key), or the way broke and it then says that the node is gone. While it
  *    cannot tell (503), it is asked again.
- * 4. Where an enclave that is still there may have opened the bytes, and its answer is lost: OutcomeUnknown.
- *    Nothing is sent again.
+ * 4. Where an enclave that is still there may have opened the bytes, and its answer is lost: OutcomeUnknown. So says
+ *    409: these very bytes were opened before. Nothing is sent again.
  * 5. Once an answer has begun, nothing is sent again, whatever happens.
  *
  * A `fetch` hardly says whether bytes had left when it failed: every fault of it counts as a way that broke, but for
- * the few of which Node says that there was no connection.
+ * the few of which Node says that there was no connection. Nor does a browser's say that it sent them twice, as it may
+ * where a connection that it used before broke.
  *
  * What ends a call tells the cases apart: OutcomeUnknown once an enclave may have run it, whatever came later;
  * RefusedAfterSending where sealed bytes left and an honest gateway passed none on; any other RelayRefused came before.
@@ -135,6 +136,8 @@ export class Delivery {
       await this.#patiently(() => this.#settle(exchange));
     } else if (refusal.status === 503 && !this.#old) {
       await this.#again(refusal);
+    } else if (refusal.status === 409) {
+      throw Object.assign(new OutcomeUnknown("these very bytes had been opened before"), { cause: refusal });
     } else {
       throw refusal;
     }

@@ -60,12 +60,32 @@ for (const code of [RESET, "ECONNRESET", "EPIPE", "ETIMEDOUT", "UND_ERR_HEADERS_
   test(`an answer that is lost is not asked for twice: ${code}`, async () => {
     const gateway = new Gateway(failing(code, { opened: true }));
     assert.ok((await ends(gateway, { code: "outcome_unknown" })) instanceof OutcomeUnknown);
-    assert.deepEqual([gateway.executions, gateway.asked], [1, 2]);
-    assert.deepEqual(gateway.arrived, ["1/1", "1/1", "1/1"]);
+    assert.deepEqual([gateway.executions, gateway.asked], [1, 0]);
+    assert.deepEqual(gateway.arrived, ["1/1", "1/1"]);
   });
 }
 
-for (const then of [400, 401, 404, 429, 500, 502, 503, 504, REFUSED, RESET]) {
+test("a browser that sends a call again by itself, and meets its own bytes: unknown, with another key at hand or not", async () => {
+  for (const other of [false, true]) {
+    const gateway = new Gateway(failing(RESET, { opened: true }));
+    const relay = gateway.relay({ replace: async () => other });
+    const { fetch } = relay;
+    relay.fetch = (...given) => fetch(...given).catch(() => fetch(...given));
+    await assert.rejects(sealedFetch(relay)(...post()), { code: "outcome_unknown", message: /^these very bytes had been opened/ });
+    assert.deepEqual([gateway.executions, gateway.asked, gateway.arrived], [1, 0, ["1/1", "1/1"]]);
+  }
+});
+
+for (const [name, ...before] of [["at once"], ["503", clear(503)], ["400", clear(400)], ["502", clear(502)], ["broken", failing(RESET)]]) {
+  test(`bytes that were opened before are never sealed anew: ${name}`, async () => {
+    const gateway = new Gateway(...before, clear(409));
+    await ends(gateway, { code: "outcome_unknown" });
+    assert.deepEqual(new Set(gateway.arrived), new Set(["1/1"]));
+    assert.equal(gateway.arrived.length, before.length + 1);
+  });
+}
+
+for (const then of [400, 401, 404, 409, 429, 500, 502, 503, 504, REFUSED, RESET]) {
   test(`no later refusal hides that it may have run: ${then}`, async () => {
     const next = typeof then === "number" ? clear(then) : failing(then);
     const gateway = new Gateway(failing(RESET, { opened: true }), ...many(next));

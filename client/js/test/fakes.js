@@ -112,7 +112,8 @@ export class Gateway {
 }
 
 export function honest({ node }, sealed) {
-  if (node.opened.has(sealed) || !sealed.startsWith(`${node.key}/`)) return new Response("CANARY", { status: 400 });
+  if (!sealed.startsWith(`${node.key}/`)) return new Response("CANARY", { status: 400 });
+  if (node.opened.has(sealed)) return new Response("CANARY", { status: 409 });
   node.opened.add(sealed);
   return new Response("x");
 }
