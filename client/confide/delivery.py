@@ -2,7 +2,7 @@
 
     delivery = Delivery(relay, call, authorization)
     while True:
-        exchange = delivery.prepare()          # verifies where needed; blocks
+        exchange = delivery.prepare()          # verifies where needed; blocks; None: not yet
         ... send exchange.body; on a fault: delivery.unsent(fault) or delivery.broke(fault)
         ... on an answer: delivery.answered(status, content_type); True: it begins; False: once more
         ... between two tries: sleep delivery.wait_s
@@ -13,11 +13,12 @@ The rule, so that no call is executed twice:
 2. The gateway says 503 (it passed nothing on), or the connection broke before an answer began: the *same sealed
    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
    set (SPEC 6.4). So may they, once, after a 400 when the gateway still reaches the key that they are sealed to.
-3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened: the gateway
-   says 400 to them (no node holds the key), or the way broke and it then says that the node is gone, which it says
-   only if it is sure (SPEC 6.6). What a node that died had begun died with it, unanswered.
-4. Where an enclave that is still there may have opened the bytes, and its answer is lost: OutcomeUnknown.
-   Nothing is sent again.
+3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened and this
+   machine's own way to the gateway never broke: the gateway says 400 to them (no node holds the key), or 502 (its
+   way to the node broke) and then that the node is gone, which it says only if it is sure (SPEC 6.6). What a node
+   that died had begun died with it, unanswered.
+4. Where an enclave may have opened the bytes, and its answer is lost: OutcomeUnknown. So says 409: these very bytes
+   were opened before. Nothing is sent again.
 5. Once an answer has begun, nothing is sent again, whatever happens.
 
 What a gateway says in clear is not authenticated. One that lies can make a call be executed twice (by rule 3), and
@@ -42,6 +43,8 @@ MAX_WAIT_S = 1.0
 # Sealed bytes older than this may be refused for their date.
 STALE_BYTES_S = labels.DATE_TOLERANCE_S - 15
 _AWAY = frozenset({502, 503, 504})
+# What an honest gateway says of bytes that it passed to no node, or that no node opened.
+_NOT_OPENED = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 429, 503})
 
 
 class Delivery:
@@ -55,6 +58,7 @@ class Delivery:
         self._sealed_at_s = 0.0
         self._sent = self._doubtful = self._resealed = self._repeated = False
         self._doubted = False  # of any bytes sent; `_doubtful` is of the last ones
+        self._broke = False  # this machine's own way, after bytes may have left
         self._next: Callable[[], None] | None = None
         self._until_s: float | None = None
         self._tries = 0
@@ -63,23 +67,25 @@ class Delivery:
         """Return what to send now, if that needs no network."""
         return self.prepare() if self._next is None and (self.exchange or self.relay.warm) else None
 
-    def prepare(self) -> Exchange:
+    def prepare(self) -> Exchange | None:
         """Return what to send now; verifies, or asks the gateway about a node, where that is needed.
 
-        Raises: ConfideError when the call has to end.
+        None: the gateway is away; sleep `wait_s` and come again. Raises: ConfideError when the call has to end.
         """
-        step, self._next = self._next, None
         try:
-            if step is not None:
-                self._patiently(step)
+            if self._next is not None:
+                self._next()
+                self._next = None
             if self.exchange is None:
-                self._patiently(lambda: self.relay.ready(self.authorization))
+                self.relay.ready(self.authorization)
+                self.exchange = self.relay.seal(self._call, self.authorization)
+                self._sealed_at_s = self.relay.now_s()
         except ConfideError as fault:
-            final = self._final(fault)
-            raise final from (None if final is fault else fault)
-        if self.exchange is None:
-            self.exchange = self.relay.seal(self._call, self.authorization)
-            self._sealed_at_s = self.relay.now_s()
+            if not self._is_away(fault):
+                final = self._final(fault)
+                raise final from (None if final is fault else fault)
+            self._again(fault)
+            return None
         return self.exchange
 
     @property
@@ -95,14 +101,14 @@ class Delivery:
 
     def broke(self, fault: RelayUnreachable) -> None:
         """Take note that the connection broke after bytes were sent, before an answer. Raises: OutcomeUnknown."""
-        self._sent = self._doubtful = self._doubted = True
+        self._sent = self._doubtful = self._doubted = self._broke = True
         if self._old:
             raise OutcomeUnknown
         self._again(fault)
 
     def timed_out(self) -> None:
         """Take note that the caller's library waits no more; what was sent may be run all the same."""
-        self._sent = self._doubtful = self._doubted = True
+        self._sent = self._doubtful = self._doubted = self._broke = True
 
     def answered(self, status: int, content_type: str) -> bool:
         """Take the outer head; False: go on with `prepare`. Raises: RelayRefused, OutcomeUnknown."""
@@ -118,25 +124,26 @@ class Delivery:
     def _refused(self, refusal: RelayRefused) -> None:
         if refusal.status == 400:
             self.wait_s = 0.0
-            self._next = (
-                (lambda: self._settle(OutcomeUnknown())) if self._doubtful else lambda: self._renew(refusal)
-            )
+            opened, refused_at_s = self._doubtful, time.monotonic()
+            self._next = lambda: self._settle(OutcomeUnknown()) if opened else self._renew(refusal, refused_at_s)
         elif refusal.status == 502:
             self._doubtful = self._doubted = True
             self._again(refusal)
             self._next = lambda: self._settle(None)
         elif refusal.status == 503 and not self._old:
             self._again(refusal)
-        else:
+        elif refusal.status in _NOT_OPENED:
             raise self._final(refusal)
+        else:
+            raise OutcomeUnknown(f"{refusal}; an enclave may have run it: ask again if that does no harm")
 
-    def _renew(self, refusal: RelayRefused) -> None:
+    def _renew(self, refusal: RelayRefused, since_s: float) -> None:
         """Seal anew to the keyset that fresh evidence names; if that is the same one, repeat the bytes once.
 
         A gateway that has just started says 400 for a node that it only finds a moment later.
         """
         assert self.exchange is not None  # noqa: S101 - it was refused
-        if self.relay.replace(self.exchange.keyset_digest, self.authorization):
+        if self.relay.replace(self.exchange.keyset_digest, self.authorization, since_s):
             self._seal_anew(refusal)
         elif self._repeated:
             raise refusal
@@ -153,8 +160,8 @@ class Delivery:
                 raise opened
             self._repeated = self._repeated or opened is not None
             return
-        # What was verified before may be another key of the very node that is gone.
-        if not self.relay.replace(self.exchange.keyset_digest, self.authorization, time.monotonic()):
+        # Before it was gone it may have finished; and what was verified before may be another key of its.
+        if self._broke or not self.relay.replace(self.exchange.keyset_digest, self.authorization, time.monotonic()):
             raise OutcomeUnknown
         self._seal_anew(OutcomeUnknown())
 
@@ -168,21 +175,11 @@ class Delivery:
     def _old(self) -> bool:
         return self.relay.now_s() - self._sealed_at_s > STALE_BYTES_S
 
-    def _patiently(self, step: Callable[[], object]) -> None:
-        """Do a step, again while the gateway is away. First contact is not repeated: the URL may be wrong."""
-        while True:
-            try:
-                step()
-            except (RelayUnreachable, RelayRefused) as fault:
-                away = isinstance(fault, RelayUnreachable) or (
-                    isinstance(fault, RelayRefused) and fault.status in _AWAY and not isinstance(fault, NotConfide)
-                )
-                if isinstance(fault, OutcomeUnknown) or not away or self.relay.session.verified is None:
-                    raise
-                self._again(fault)
-                time.sleep(self.wait_s)
-            else:
-                return
+    def _is_away(self, fault: ConfideError) -> bool:
+        """Tell whether to ask again. First contact is not repeated: the URL may be wrong."""
+        if isinstance(fault, (OutcomeUnknown, NotConfide)) or self.relay.session.verified is None:
+            return False
+        return isinstance(fault, RelayUnreachable) or (isinstance(fault, RelayRefused) and fault.status in _AWAY)
 
     def _again(self, fault: Exception) -> None:
         """Set the pause before another try; raises what is `_final` once the time is over."""

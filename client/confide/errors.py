@@ -39,6 +39,7 @@ REMEDIES = {
     "CONFIDE_API_KEY",
     403: "something in front of the gateway forbids it; check api_key and the URL",
     404: "the URL is wrong, or something before the gateway answered",
+    409: "the enclave opened it before, and its answer is lost",
     413: "the gateway takes no request as large as this; send less",
     429: "the account has reached its limit; wait, or ask the operator for more",
     502: "the enclave behind the gateway is gone; try again",

@@ -31,6 +31,7 @@ class Limits:
     connect_timeout_s: float = 10.0
     evidence_timeout_s: float = 30.0
     recover_s: float = 30.0  # how long a call outlives a gateway or a node that is away; 0: not at all
+    max_waiting_threads: int = 32  # of an event loop's calls, those that verify or ask the gateway
     max_connections: int = 1000
     max_idle_connections: int = 100
     max_request_bytes: int = (2 << 20) - (64 << 10)  # with its head it fits the 2 MiB bucket

@@ -227,17 +227,16 @@ class Relay:
             with self._lock:
                 self._flight = None
 
-    def replace(self, stale: bytes, authorization: str | None, since_s: float | None = None) -> bool:
+    def replace(self, stale: bytes, authorization: str | None, since_s: float) -> bool:
         """Verify again after a key was refused; say whether there is another keyset to seal to now.
 
         Another one that is in force will do, unless its evidence was asked for before `since_s` (monotonic).
         """
 
         def suits(each: AttestedKeyset) -> bool:
-            return each.keyset.digest != stale and (since_s is None or self._asked_s >= since_s)
+            return each.keyset.digest != stale and self._asked_s >= since_s
 
-        now_s = time.monotonic() if since_s is None else since_s
-        return self._verify_unless(suits, authorization, now_s).keyset.digest != stale
+        return self._verify_unless(suits, authorization, since_s).keyset.digest != stale
 
     def _renew(self, authorization: str | None) -> None:
         def renew() -> None:

@@ -1,12 +1,11 @@
 """The retries of a library above us: openai's, and of every SDK made like it, ask again when a transport raised.
 
 Each retry would be sealed anew. One that follows a try of which sealed bytes may have left is refused: what may be
-sent again, `confide.delivery` has sent again.
+sent again, `confide.delivery` has sent again. So is one that follows a signed failure of a call that was run.
 """
 
 import hashlib
 from collections import deque
-from copy import copy
 from typing import Any
 
 from confide_protocol.errors import ConfideError
@@ -15,6 +14,8 @@ from confide.errors import OutcomeUnknown
 
 COUNT = "x-stainless-retry-count"
 MAX_ENDS = 1024
+# Signed statuses that say "not now": a retry is as good as a first try.
+RETRIED = frozenset({429, 503})
 
 
 class Ends:
@@ -30,14 +31,20 @@ class Ends:
         key = _key(request)
         for ended, fault in reversed(list(self._ends)):
             if ended == key:
-                raise copy(fault)
+                raise _anew(fault)
 
     def note(self, request: Any, fault: Exception) -> None:  # noqa: ANN401
         """Take note of how a call ended of which sealed bytes may have left."""
         if COUNT in request.headers:
-            # A copy has no traceback, whose frames hold the prompt.
-            kept = copy(fault) if isinstance(fault, ConfideError) else OutcomeUnknown()
+            kept = _anew(fault) if isinstance(fault, ConfideError) else OutcomeUnknown()
             self._ends.append((_key(request), kept))
+
+
+def _anew(fault: ConfideError) -> ConfideError:
+    """Copy an error, but for the traceback, whose frames hold the prompt. Its class's constructor may want more."""
+    made = type(fault).__new__(type(fault), *fault.args)
+    made.__dict__.update(fault.__dict__)
+    return made
 
 
 def _key(request: Any) -> bytes:  # noqa: ANN401

@@ -24,7 +24,7 @@ from confide.delivery import Delivery
 from confide.pools import Pools
 from confide.process import demand_same, forks
 from confide.relay import PolicySource, Relay
-from confide.retries import Ends
+from confide.retries import COUNT, RETRIED, Ends
 from confide.session import Exchange, Receipt
 from confide.views import Attestation
 
@@ -66,6 +66,8 @@ class _Sealed(Verified):
         """`options` are those of `Relay`; a given `relay` is shared instead of making one."""
         self.relay = relay or Relay(gateway, policy, **options)
         self._pools = Pools(self._make)
+        # The loop's own threads are the application's.
+        self._threads = Pools(lambda: anyio.CapacityLimiter(self.relay.limits.max_waiting_threads))
         self._ends = Ends()
         # One path for each keyset, and slow to parse.
         self._url = lru_cache(maxsize=8)(lambda path: self.module.URL(self.relay.url + path))
@@ -110,6 +112,8 @@ class _Sealed(Verified):
         fields = [(name, value) for name, value in exchange.head.fields if name not in _UNSHOWN]
         if length is not None:
             fields.append(("content-length", str(length)))
+        if COUNT in request.headers and exchange.head.status not in RETRIED:
+            fields.append(("x-should-retry", "false"))
         return self.module.Response(
             exchange.head.status,
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
@@ -219,9 +223,10 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
         def _send(self, delivery: Delivery, request: Any) -> Any:  # noqa: ANN401
             while True:
                 exchange, response = delivery.prepare(), None
-                with self._sending(delivery):
-                    outer = self._outer(exchange, delivery.authorization, request)
-                    response = self._pool().handle_request(outer)
+                if exchange is not None:
+                    with self._sending(delivery):
+                        outer = self._outer(exchange, delivery.authorization, request)
+                        response = self._pool().handle_request(outer)
                 if response is not None:
                     try:
                         begins = delivery.answered(response.status_code, response.headers.get("content-type", ""))
@@ -269,10 +274,13 @@ def transports(module: Any) -> tuple[type[Any], type[Any]]:  # noqa: ANN401
             while True:
                 exchange, response = delivery.prepared(), None
                 if exchange is None:
-                    exchange = await anyio.to_thread.run_sync(delivery.prepare, abandon_on_cancel=True)
-                with self._sending(delivery):
-                    outer = self._outer(exchange, delivery.authorization, request)
-                    response = await self._pool().handle_async_request(outer)
+                    exchange = await anyio.to_thread.run_sync(
+                        delivery.prepare, abandon_on_cancel=True, limiter=self._threads.of_loop()
+                    )
+                if exchange is not None:
+                    with self._sending(delivery):
+                        outer = self._outer(exchange, delivery.authorization, request)
+                        response = await self._pool().handle_async_request(outer)
                 if response is not None:
                     try:
                         begins = delivery.answered(response.status_code, response.headers.get("content-type", ""))

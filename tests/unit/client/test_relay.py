@@ -260,12 +260,15 @@ def test_replacing_a_stale_key_needs_another_one(wire: Wire) -> None:
     """After a refused key there is something new to seal to only if fresh evidence names another keyset."""
     relay = a_peer().relay()
     stale = relay.ready().keyset.digest
-    assert relay.replace(stale, None) is False
+    refused_at_s = time.monotonic()
+    assert relay.replace(stale, None, refused_at_s) is False
     wire.peer = Peer()
-    assert relay.replace(stale, None) is True
+    assert relay.replace(stale, None, refused_at_s) is True
     assert len(wire.fetched) == 3
-    assert relay.replace(stale, None) is True
+    assert relay.replace(stale, None, refused_at_s) is True
     assert len(wire.fetched) == 3
+    assert relay.replace(stale, None, time.monotonic()) is True
+    assert len(wire.fetched) == 4
 
 
 @pytest.mark.parametrize(

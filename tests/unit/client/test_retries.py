@@ -6,15 +6,25 @@ import httpx2
 import openai
 import pytest
 from confide import relay as relay_module
-from confide.errors import OutcomeUnknown, RefusedAfterSending
+from confide.errors import NotConfide, OutcomeUnknown, RefusedAfterSending
 from confide.fetch import Limits
 from confide.retries import COUNT, MAX_ENDS, Ends
 from confide.transport import transports
+from confide_attestation.errors import AppraisalRejected, EvidenceMalformed
 from confide_protocol import labels
-from confide_protocol.errors import ConfideError, Truncated
+from confide_protocol.errors import (
+    ConfideError,
+    DecryptionFailed,
+    PolicyError,
+    ReceiptInvalid,
+    RelayRefused,
+    TooLarge,
+    Truncated,
+)
 
+from tests.fakes.counting import Counting, Step, clear, raising
 from tests.fakes.peer import JSON
-from tests.unit.client.test_delivery import Counting, Step, clear, raising
+from tests.fakes.scene import Scene
 
 SAID = b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[]}'
 
@@ -99,6 +109,21 @@ def test_where_nothing_left_a_retry_is_as_good(monkeypatch: pytest.MonkeyPatch) 
     assert asking.wire.executions == 1
 
 
+def test_what_failed_signed_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sealed 504 came after the enclave's limit of work: no retry, and openai's own error."""
+
+    def too_long(wire: Counting, sealed: bytes) -> tuple[int, str, Any]:
+        wire.peer.open(sealed)
+        wire.opened.append(wire.peer.enc_digest)
+        body = b'{"error":{"message":"Too long.","type":"server_error","code":"timeout"}}'
+        return 200, labels.MEDIA_RESPONSE, wire.peer.answer(sealed, [body], status=504, content_type=JSON)
+
+    asking = Asking(monkeypatch, too_long)
+    with pytest.raises(openai.InternalServerError):
+        asking.ask()
+    assert asking.wire.executions == 1
+
+
 def test_what_the_enclave_refused_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sealed 503 says that nothing was run."""
     asking = Asking(monkeypatch, busy)
@@ -133,6 +158,31 @@ def test_what_is_remembered_is_bounded_and_holds_no_word() -> None:
     with pytest.raises(Truncated):
         ends.demand_first(httpx2.Request("POST", "http://g/v1", headers={COUNT: "1"}, content=b"CANARY 5"))
     ends.demand_first(httpx2.Request("POST", "http://g/v1", headers={COUNT: "0"}, content=b"CANARY 5"))
+
+
+FAULTS = (
+    AppraisalRejected(Scene().appraise()),
+    DecryptionFailed(),
+    EvidenceMalformed("what", "snp.format"),
+    NotConfide(404, "text"),
+    PolicyError("file", "field", "remedy"),
+    ReceiptInvalid("what", part="signature"),
+    RefusedAfterSending(429, "text"),
+    RelayRefused(400, "text"),
+    TooLarge("text"),
+    Truncated(),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_an_error_comes_back_as_it_was(fault: ConfideError) -> None:
+    """Whatever its constructor demands."""
+    ends = Ends()
+    ends.note(httpx2.Request("POST", "http://g/v1", headers={COUNT: "0"}, content=b"x"), fault)
+    with pytest.raises(type(fault)) as caught:
+        ends.demand_first(httpx2.Request("POST", "http://g/v1", headers={COUNT: "1"}, content=b"x"))
+    assert caught.value is not fault
+    assert (str(caught.value), vars(caught.value)) == (str(fault), vars(fault))
 
 
 def test_other_libraries_are_not_remembered() -> None:
