@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.bench_gpu import __main__ as bench
-from tests.bench_gpu import checks
+from tests.bench_gpu import checks, compiled
 from tests.unit.kernels.triton.shared import DEVICE, require_triton
 
 require_triton()
@@ -64,6 +64,18 @@ def test_without_a_gpu_nothing_is_claimed(
     monkeypatch.setattr(bench, "NEEDS", ("torch", "no_such_package"))
     assert bench.main() == 1
     assert "not yet measured: not installed: no_such_package" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("says", "code"), [("all fit", 0), ("1 FAILED", 1)])
+def test_what_is_compiled_needs_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, root: Path, capsys: pytest.CaptureFixture[str], says: str, code: int
+) -> None:
+    """Its table is written like the others, and a kernel that does not fit is a failure."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(bench, "missing", lambda names: [])
+    monkeypatch.setattr(compiled, "table", lambda: iter([f"sm_90: {says}"]))
+    assert bench.main(["compiled"]) == code
+    assert f"sm_90: {says}" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
