@@ -118,8 +118,11 @@ export function honest({ node }, sealed) {
   return new Response("x");
 }
 
-/** The gateway refuses in clear, having passed nothing on. */
-export const clear = (status) => () => new Response("CANARY", { status });
+/** The gateway refuses in clear; `opened`: a node has run the request all the same. */
+export const clear = (status, { opened = false } = {}) => (gateway, sealed) => {
+  if (opened) honest(gateway, sealed);
+  return new Response("CANARY", { status });
+};
 
 /** `fetch` fails; `opened`: a node has run the request all the same. `code`: what Node gives for its cause. */
 export const failing = (code, { opened = false } = {}) => (gateway, sealed) => {
