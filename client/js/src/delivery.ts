@@ -20,7 +20,7 @@
  * where a connection that it used before broke.
  *
  * What ends a call tells the cases apart: OutcomeUnknown once an enclave may have run it, whatever came later;
- * RefusedAfterSending where sealed bytes left and an honest gateway passed none on; any other RelayRefused came before.
+ * RefusedAfterSending where sealed bytes left and an honest gateway had none opened; any other RelayRefused came before.
  */
 
 import {
@@ -37,6 +37,8 @@ const MAX_WAIT_MS = 1000;
 /** Sealed bytes older than this may be refused for their date. */
 const STALE_BYTES_S = DATE_TOLERANCE_S - 15;
 const AWAY = [502, 503, 504];
+/** What an honest gateway says of bytes that it passed to no node whole, or that no node opened. */
+const NOT_OPENED = [400, 401, 403, 404, 405, 408, 413, 415, 429, 503];
 /** What Node's `fetch` has as its cause's code where there was never a connection. */
 const UNCONNECTED = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"];
 
@@ -138,10 +140,12 @@ export class Delivery {
       await this.#patiently(() => this.#settle(exchange));
     } else if (refusal.status === 503 && !this.#old) {
       await this.#again(refusal);
-    } else if (refusal.status === 409) {
-      throw Object.assign(new OutcomeUnknown("these very bytes had been opened before"), { cause: refusal });
-    } else {
+    } else if (NOT_OPENED.includes(refusal.status)) {
       throw refusal;
+    } else {
+      const said = `the gateway answered ${refusal.status} in clear`;
+      const why = refusal.status === 409 ? "these very bytes had been opened before" : said;
+      throw Object.assign(new OutcomeUnknown(why), { cause: refusal });
     }
   }
 

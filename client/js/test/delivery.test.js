@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIUserAbortError, RateLimitError } from "openai";
 
-import { faultOf, OutcomeUnknown, RefusedAfterSending } from "confide";
+import { faultOf, OutcomeUnknown, RefusedAfterSending, RelayRefused } from "confide";
 import { sealedFetch } from "../dist/fetch.js";
 import { LIMITS } from "../dist/relay.js";
 import { clear, EVENT, exchanged, failing, Gateway, honest, lost, post, relayOf, soon } from "./fakes.js";
@@ -208,12 +208,21 @@ test("a gateway that swaps nodes for ever gets two sealings", async () => {
   assert.deepEqual(gateway.arrived, ["1/1", "2/2"]);
 });
 
-for (const status of [200, 302, 401, 403, 404, 413, 429, 500, 504]) {
+for (const status of [401, 403, 404, 405, 408, 413, 415, 429]) {
   test(`other refusals are final: ${status}`, async () => {
-    const gateway = new Gateway();
-    const answer = { answered: () => { throw new RefusedAfterSending(status); } }; // prettier-ignore
-    await ends(gateway, { code: "relay_refused", status }, { answer });
+    const gateway = new Gateway(clear(status));
+    assert.ok((await ends(gateway, { code: "relay_refused", status })) instanceof RefusedAfterSending);
     assert.equal(gateway.arrived.length, 1);
+  });
+}
+
+for (const status of [200, 204, 302, 409, 410, 422, 499, 500, 501, 504, 520, 524]) {
+  test(`after any other answer in clear it may have run: ${status}`, async () => {
+    const gateway = new Gateway();
+    const answer = { answered: () => { throw new RelayRefused(status); } }; // prettier-ignore
+    const fault = await ends(gateway, { code: "outcome_unknown" }, { answer });
+    assert.deepEqual([fault.cause.status, gateway.arrived.length], [status, 1]);
+    if (status !== 409) assert.ok(fault.message.startsWith(`the gateway answered ${status} in clear, and an enclave may`));
   });
 }
 
