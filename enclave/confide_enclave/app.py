@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import parse_endorsements
 from confide_protocol import labels
-from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError, UnknownKey
+from confide_protocol.errors import ConfideError, LocalStateError, ProtocolError, Replayed, UnknownKey
 from structlog.typing import FilteringBoundLogger
 
 from confide_enclave.attester import QuoteRoom
@@ -254,7 +254,7 @@ class EnclaveApp:
                 await self._watched(answer, receive, reply)
         except Busy:
             await reply.problem(503)
-        except (RequestTimeout, RequestTooLarge, StaleKey) as fault:
+        except (RequestTimeout, RequestTooLarge, StaleKey, Replayed) as fault:
             await reply.problem(fault.http_status)
         except ProtocolError:
             await reply.problem(400)

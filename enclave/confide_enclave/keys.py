@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from confide_protocol import labels
-from confide_protocol.errors import LocalStateError, Replayed
+from confide_protocol.errors import LocalStateError, Replayed, UnknownKey
 from confide_protocol.hpke import HKDF_SHA256, REQUIRED, KemId, PrivateKey, Suite
 from confide_protocol.keyconfig import KeyConfig, encode_key_configs
 from confide_protocol.keyset import Keyset
@@ -49,9 +49,11 @@ class Generation:
     _statements: set[bytes] = field(default_factory=set, repr=False)
 
     def admit(self, enc_digest: bytes) -> None:
-        """Check and insert in one step (no await between). Raises: Replayed, for a full store too."""
-        if enc_digest in self._seen or len(self._seen) >= self.replay_capacity:
+        """Check and insert in one step (no await between). Raises: Replayed; UnknownKey of a full store."""
+        if enc_digest in self._seen:
             raise Replayed
+        if len(self._seen) >= self.replay_capacity:
+            raise UnknownKey
         self._seen.add(enc_digest)
 
     @property

@@ -197,15 +197,8 @@ class Session:
             headers.check(request.generation, self.manifest.shapes, self.clock())
             _check_target(head)
             salt = self.holder.tenant_salt(headers.cache_key or None)
-            call = ApiRequest(
-                head.method,
-                head.path,
-                bytes(request.body),
-                shape.flush_tokens,
-                salt,
-                account,
-                cache_lasts=bool(headers.cache_key),
-            )
+            body, lasts = bytes(request.body), bool(headers.cache_key)
+            call = ApiRequest(head.method, head.path, body, shape.flush_tokens, salt, account, cache_lasts=lasts)
             async with self.deadlines.until(deadline_s):
                 return await self.api.answer(call)
         except Exception as error:  # noqa: BLE001 - whatever fails past the boundary is answered sealed

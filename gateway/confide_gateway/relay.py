@@ -20,7 +20,7 @@ from confide_gateway.settings import Limits
 from confide_gateway.watch import BodyTimeout, ClientGone, Watch, WatchRoom
 
 # What an enclave's own clear answers may tell a client; every other status becomes 502.
-PASSED_STATUSES = frozenset({400, 413, 415, 429, 503})
+PASSED_STATUSES = frozenset({400, 409, 413, 415, 429, 503})
 NO_STORE = (b"cache-control", b"no-store")
 ANSWER_FIELDS: dict[str, Fields] = {
     labels.MEDIA_RESPONSE: [(b"content-type", labels.MEDIA_RESPONSE.encode()), (b"incremental", b"?1")],

@@ -53,6 +53,7 @@ class Truncated(ProtocolError):
 
 class Replayed(ProtocolError):
     code = "replayed"
+    http_status = 409
     reason = "the message was seen before"
 
 

@@ -79,6 +79,7 @@ PROBLEMS: Final[dict[int, bytes]] = {
     404: b'{"type":"about:blank","status":404,"title":"Not Found"}',
     405: b'{"type":"about:blank","status":405,"title":"Method Not Allowed"}',
     408: b'{"type":"about:blank","status":408,"title":"Request Timeout"}',
+    409: b'{"type":"about:blank","status":409,"title":"Conflict"}',
     413: b'{"type":"about:blank","status":413,"title":"Content Too Large"}',
     415: b'{"type":"about:blank","status":415,"title":"Unsupported Media Type"}',
     422: b'{"type":"urn:ietf:params:ehbp:error:key-config","status":422,"title":"Key Configuration Mismatch"}',

@@ -190,6 +190,7 @@ async def test_nothing_else_reaches_a_node(
         (fake.answering(b"in clear", 200, JSON), 502),
         (fake.answering(b"in clear", 500, JSON), 502),
         (fake.answering(b"CANARY", 400, labels.MEDIA_PROBLEM), 400),
+        (fake.answering(b"CANARY", 409, labels.MEDIA_PROBLEM), 409),
         (fake.answering(b"CANARY", 422, labels.MEDIA_PROBLEM), 422),
         (fake.answering(b"CANARY", 404, labels.MEDIA_PROBLEM), 503),
         (fake.answering(b"CANARY", 418, labels.MEDIA_PROBLEM), 502),

@@ -106,6 +106,7 @@ async def test_a_head_does_not_wait_for_its_body(tmp_path: Path) -> None:
         (302, "text/html", 502),
         (204, labels.MEDIA_RESPONSE, 502),
         (400, labels.MEDIA_PROBLEM, 400),
+        (409, "text/html", 409),
         (413, "text/html", 413),
         (415, "text/html", 415),
         (429, "text/html", 429),

@@ -13,17 +13,21 @@ from tests.unit.enclave.support import CHAT, HttpAnswer, Node, Sealed
 pytestmark = pytest.mark.anyio
 
 
-def is_constant_400(answer: HttpAnswer) -> bool:
+def is_constant(answer: HttpAnswer, status: int) -> bool:
     return (
-        answer.status == 400
-        and answer.body == labels.PROBLEMS[400]
+        answer.status == status
+        and answer.body == labels.PROBLEMS[status]
         and answer.headers
         == {
             "content-type": labels.MEDIA_PROBLEM,
             "cache-control": "no-store",
-            "content-length": str(len(labels.PROBLEMS[400])),
+            "content-length": str(len(labels.PROBLEMS[status])),
         }
     )
+
+
+def is_constant_400(answer: HttpAnswer) -> bool:
+    return is_constant(answer, 400)
 
 
 def _flip(data: bytes, at: int) -> bytes:
@@ -66,12 +70,34 @@ async def test_an_unknown_keyset_in_the_path_is_that_same_constant(digest):
 
 
 async def test_a_replayed_request_is_refused_at_the_boundary():
-    """The second identical message meets the same constant as garbage; the engine runs once."""
+    """The second identical message is 409, so that its sender knows; the engine runs once."""
     node = Node()
     sealed = Sealed(node, await node.statement_digest(), CHAT)
     whole = sealed.whole()
     assert sealed.open(await sealed.send(node, [whole])).status == 200
-    assert is_constant_400(await sealed.send(node, [whole]))
+    assert is_constant(await sealed.send(node, [whole]), 409)
+    assert len(node.engine.requests) == 1
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+async def test_only_bytes_that_authenticate_are_told_to_be_a_replay(spoil):
+    """Of a message that was opened, whatever was changed before the boundary looks like any other fault."""
+    node = Node()
+    sealed = Sealed(node, await node.statement_digest(), CHAT)
+    whole = sealed.whole()
+    assert sealed.open(await sealed.send(node, [whole])).status == 200
+    assert is_constant_400(await sealed.send(node, [spoil(whole)]))
+
+
+async def test_a_full_store_looks_like_an_unknown_key():
+    """Nothing of the message was opened: its sender may seal it anew. What was opened stays a replay."""
+    node = Node()
+    first, second = [Sealed(node, await node.statement_digest(), CHAT) for _ in range(2)]
+    whole = first.whole()
+    assert first.open(await first.send(node, [whole])).status == 200
+    object.__setattr__(node.holder.current, "replay_capacity", 1)
+    assert is_constant_400(await second.send(node))
+    assert is_constant(await first.send(node, [whole]), 409)
     assert len(node.engine.requests) == 1
 
 
@@ -82,7 +108,7 @@ async def test_of_concurrent_replays_exactly_one_runs():
     whole = sealed.whole()
     halves = [whole[:1500], whole[1500:]]
     answers = await asyncio.gather(*(sealed.send(node, list(halves)) for _ in range(10)))
-    assert sorted(answer.status for answer in answers) == [200] + [400] * 9
+    assert sorted(answer.status for answer in answers) == [200] + [409] * 9
     assert len(node.engine.requests) == 1
 
 
@@ -93,7 +119,7 @@ async def test_a_request_that_failed_after_its_first_chunk_counts_as_seen():
     first, rest = sealed.seal(sealed.message[:600]), sealed.seal(sealed.message[600:], final=True)
     cut = await sealed.send(node, [sealed.header + first])
     assert sealed.open(cut).json["error"]["code"] == "truncated"
-    assert is_constant_400(await sealed.send(node, [sealed.header + first + rest]))
+    assert is_constant(await sealed.send(node, [sealed.header + first + rest]), 409)
     assert not node.engine.requests
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from confide_enclave.keys import KeysetHolder
-from confide_protocol.errors import LocalStateError, Replayed
+from confide_protocol.errors import LocalStateError, Replayed, UnknownKey
 from confide_protocol.keyconfig import parse_key_configs
 from confide_protocol.keyset import parse_keyset
 
@@ -99,7 +99,7 @@ def test_a_full_store_evicts_nothing_and_rotates_the_key():
     assert holder.current is not first
     assert holder.find(first.digest) is first
     first.admit(b"last")
-    with pytest.raises(Replayed):
+    with pytest.raises(UnknownKey):
         first.admit(b"one more")
     with pytest.raises(Replayed):
         first.admit(bytes([0]))
