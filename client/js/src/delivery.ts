@@ -56,7 +56,7 @@ export class Delivery {
   readonly #patience: Patience;
   #exchange: Exchange | undefined;
   #sealedAtS = 0;
-  #landed = 0; // of the relay, when these bytes were sealed, or kept for another try
+  #flights = 0; // of the relay, when the bytes were sent last
   #sent = false; // whether sealed bytes may have left this machine
   #doubtful = false; // whether a node may have opened the last bytes
   #doubted = false; // or any
@@ -89,7 +89,6 @@ export class Delivery {
   async #sealed(): Promise<Exchange> {
     await this.#patiently(() => this.#relay.ready(this.#authorization));
     this.#sealedAtS = this.#relay.nowS();
-    this.#landed = this.#relay.landed;
     return this.#relay.seal(this.#call);
   }
 
@@ -98,6 +97,7 @@ export class Delivery {
     signal.throwIfAborted();
     const before = this.#sent;
     this.#sent = true;
+    this.#flights = this.#relay.flights;
     try {
       const answer = this.#relay.fetch(this.#relay.url + exchange.path, {
         ...OUTER,
@@ -150,13 +150,13 @@ export class Delivery {
   }
 
   /**
-   * Seal anew to the keyset that fresh evidence names; if that is the same one, repeat the bytes once.
+   * Seal anew to the keyset of evidence asked for since the bytes were sent; if that is the same one, repeat them once.
    *
    * A gateway that has just started says 400 for a node that it only finds a moment later.
    */
   async #renew(exchange: Exchange, refusal: RelayRefused): Promise<void> {
     const { keysetDigest } = exchange;
-    if (await this.#relay.replace(keysetDigest, this.#authorization, this.#landed)) this.#sealAnew(refusal);
+    if (await this.#relay.replace(keysetDigest, this.#authorization, this.#flights)) this.#sealAnew(refusal);
     else if (this.#repeated) throw refusal;
     this.#repeated = true;
   }
@@ -208,7 +208,6 @@ export class Delivery {
     const pauseMs = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#tries++) * (0.5 + Math.random() / 2);
     if (nowMs + pauseMs > this.#untilMs) throw fault;
     await this.#patience.pause(pauseMs);
-    this.#landed = this.#relay.landed;
   }
 
   /** Return what ends the call: no later fault of ours may hide that an enclave may have run it. */

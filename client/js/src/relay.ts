@@ -124,13 +124,13 @@ export class Relay {
     return this.#verifyUnless(() => false, authorization);
   }
 
-  /** The number of the verification that passed last. */
-  get landed(): number {
-    return this.#landed;
+  /** The number of the verification that began last. */
+  get flights(): number {
+    return this.#flights;
   }
 
   /**
-   * Say whether there is another keyset to seal to now, by a verification after the one numbered `since`.
+   * Say whether there is another keyset to seal to now, by a verification that began after the one numbered `since`.
    *
    * By default by one that begins from now on: what was verified before may be another key of a node that is lost.
    */
@@ -155,8 +155,8 @@ export class Relay {
       if (attested !== undefined && suits(attested)) return attested;
       const flight = this.#flight;
       if (flight === undefined) break;
-      const outcome = await flight.outcome;
-      if (flight.number > since) return outcome;
+      if (flight.number > since) return flight.outcome;
+      await flight.outcome.catch(() => {}); // it is not ours
     }
     const number = ++this.#flights;
     const outcome = this.#verify(authorization);

@@ -161,16 +161,36 @@ test("a refused key is replaced by what was verified after it was sent, and aske
     return keyset;
   };
   await relay.ready();
-  const sent = relay.landed;
+  const sent = relay.flights;
   await relay.verify();
   assert.equal(await relay.replace(keys[0], undefined, sent), true); // the node had a newer key, and told it since
   assert.equal(verified, 2);
   assert.equal(await relay.replace(keys[0]), true); // the node is gone, and with it all of its keys
   assert.equal(verified, 3);
-  const then = relay.landed;
+  const then = relay.flights;
   const many = Array.from({ length: 20 }, () => relay.replace(keys[2], undefined, then));
   assert.deepEqual(new Set(await Promise.all(many)), new Set([true]));
   assert.equal(verified, 4);
+});
+
+test("a refused key is not replaced by evidence that was asked for before it was sent, nor by its fault", async () => {
+  for (const fault of [undefined, new Error("not this call's")]) {
+    const held = [];
+    const relay = await relayTo(fake(() => new Promise((answer) => held.push(() => answer(new Response("x", EVIDENCE))))));
+    let verified = 0;
+    relay.session.verify = async () => {
+      if (++verified === 1 && fault) throw fault;
+      return { keyset: { digest: new Uint8Array([verified]) }, validUntilUnixS: Infinity };
+    };
+    const before = relay.verify().catch((reason) => reason);
+    const replaced = relay.replace(new Uint8Array([0]), undefined, relay.flights);
+    while (held.length < 1) await new Promise(setImmediate);
+    held[0]();
+    await before;
+    while (held.length < 2) await new Promise(setImmediate);
+    held[1]();
+    assert.deepEqual([await replaced, verified], [true, 2]);
+  }
 });
 
 test("what cannot be sealed is refused before anything is sent", async () => {

@@ -123,10 +123,14 @@ test("our own way broke, the gateway cannot tell, then says that the node is gon
   assert.deepEqual([gateway.asked, gateway.arrived], [4, ["1/1", "1/1"]]);
 });
 
-test("a key that is merely stale gives way to the one that others have verified since", async () => {
-  const gateway = new Gateway(lost(clear(400)));
-  assert.equal(await ask(gateway), EVENT);
-  assert.deepEqual(gateway.since, [7]);
+test("a key that is merely stale gives way to the one of evidence asked for since the bytes were sent last", async () => {
+  const sent = [];
+  const gateway = new Gateway(clear(503), lost(clear(400)));
+  const relay = gateway.relay({ flights: 0 });
+  const { fetch } = relay;
+  relay.fetch = (...given) => (sent.push(++relay.flights), fetch(...given)); // another begins whenever bytes were sent
+  assert.equal(await (await sealedFetch(relay)(...post())).text(), EVENT);
+  assert.deepEqual([gateway.since, sent], [[1], [1, 2, 3]]);
 });
 
 test("nodes that die for ever get two sealings, and the end is unknown", async () => {

@@ -38,7 +38,7 @@ export function relayOf(fetch, { answer = {}, limits = {}, ...more } = {}) {
     call: () => ({}),
     authorize: () => ({}),
     nowS: () => performance.now() / 1000,
-    landed: 7,
+    flights: 7,
     ready: async () => {},
     seal: async () => exchanged(answer),
     fetch,
@@ -63,7 +63,7 @@ export class Gateway {
   /** How often it was asked after a keyset, and what it says before it tells the truth. */
   asked = 0;
   says = [];
-  /** After which verification another key was demanded; undefined: by one from then on. */
+  /** Which verification another key's had to begin after; undefined: the latest. */
   since = [];
   #sealed = 0;
 
