@@ -68,6 +68,7 @@ class UpstreamRequest(NamedTuple):
 class UpstreamResponse(Protocol):
     """A response whose head has come. `ehbp_nonce` is empty but where EHBP was answered, `keysets` but on evidence.
 
+    A field that came twice reads as both values, joined by a comma and a blank.
     `read` waits for more and returns all that is there; once `ended` is True nothing follows.
     `close` is called exactly once, whatever happened: it drops the connection of an unfinished exchange.
     """

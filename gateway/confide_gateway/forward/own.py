@@ -22,8 +22,10 @@ from confide_gateway.forward import (
 )
 
 SWEEP_S = 0.25
+_CONTENT_TYPE = b"content-type"
 _EHBP_NONCE = labels.FIELD_EHBP_NONCE.encode()
 _KEYSETS = labels.FIELD_KEYSETS.encode()
+_READ = frozenset({_CONTENT_TYPE, _EHBP_NONCE, _KEYSETS})
 
 
 class Exchange:
@@ -39,6 +41,7 @@ class Exchange:
         self.request_sent = False
         self.pump: asyncio.Task[None] | None = None
         self.bodiless_bytes = 0
+        self._fields: dict[bytes, bytes] = {}
         self._reusable = False
         self._fault: ConfideError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -112,18 +115,20 @@ class Exchange:
         if self.status:
             return
         lower = name.lower()
-        if lower == b"content-type":
-            self.content_type = value.decode("latin-1")
-        elif lower == _EHBP_NONCE:
-            self.ehbp_nonce = value.decode("latin-1")
-        elif lower == _KEYSETS:
-            self.keysets = value.decode("latin-1")
+        if lower in _READ:
+            # A field that came twice is one list (RFC 9110 section 5.2), and none of these is to be one.
+            before = self._fields.get(lower)
+            self._fields[lower] = value if before is None else before + b", " + value
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None  # noqa: S101 - it is calling us
         status = self.parser.get_status_code()
+        fields, self._fields = self._fields, {}
         if status >= 200 and not self.complete:
             self.status = status
+            self.content_type = fields.get(_CONTENT_TYPE, b"").decode("latin-1")
+            self.ehbp_nonce = fields.get(_EHBP_NONCE, b"").decode("latin-1")
+            self.keysets = fields.get(_KEYSETS, b"").decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         if self.complete:

@@ -16,6 +16,7 @@ from confide_gateway.forward import (
 from confide_gateway.forward.own import OwnPool
 from confide_gateway.forward.reference import HttpxPool
 from confide_gateway.settings import Limits
+from confide_protocol import labels
 
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import FakeUpstream
@@ -83,6 +84,53 @@ async def test_both_pools_fail_alike(behaviour: fake.Behaviour, limits: dict, ex
     async with FakeUpstream(behaviour) as node:
         for pool in pools_for(node, **limits):
             assert await outcome(pool, UpstreamRequest("POST", "/ohttp/x", FIELDS, b"sealed")) == expected
+
+
+KEYSETS, NONCE = labels.FIELD_KEYSETS, labels.FIELD_EHBP_NONCE
+HEADS = {
+    "once": ("", f"Content-Type: a/b\r\n{KEYSETS}: x\r\n{NONCE}: n\r\n", ("a/b", "x", "n")),
+    "twice": (
+        "",
+        f"content-type: a/b\r\nContent-Type: c/d\r\n{KEYSETS}: x\r\n{KEYSETS}: y\r\n{NONCE}: n\r\n{NONCE}: n\r\n",
+        ("a/b, c/d", "x, y", "n, n"),
+    ),
+    "first empty": ("", f"{KEYSETS}:\r\n{KEYSETS}: y\r\n", ("", ", y", "")),
+    "before the head": (
+        f"HTTP/1.1 103 X\r\ncontent-type: a/b\r\n{KEYSETS}: x\r\n{NONCE}: n\r\n\r\n",
+        "",
+        ("", "", ""),
+    ),
+    "before and in it": (f"HTTP/1.1 103 X\r\n{KEYSETS}: x\r\n\r\n", f"{KEYSETS}: y\r\n", ("", "y", "")),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+async def test_both_pools_read_a_head_alike(head: str) -> None:
+    """A field that came twice is never one value, and what an informational answer says is not the answer's."""
+    early, fields, expected = HEADS[head]
+    data = f"{early}HTTP/1.1 200 X\r\n{fields}content-length: 2\r\n\r\nok".encode()
+    async with FakeUpstream(fake.sending(data)) as node:
+        for pool in pools_for(node):
+            response = await pool.send(UpstreamRequest("GET", "/evidence"))
+            assert (response.content_type, response.keysets, response.ehbp_nonce) == expected
+            await response.close()
+            await pool.aclose()
+
+
+async def test_what_follows_a_body_is_no_head() -> None:
+    """Trailers change nothing that was read of the head."""
+    trailers = f"content-type: c/d\r\n{KEYSETS}: y\r\n{NONCE}: n\r\n"
+    data = (
+        f"HTTP/1.1 200 X\r\ncontent-type: a/b\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
+    )
+    async with FakeUpstream(fake.sending(data.encode())) as node:
+        for pool in pools_for(node):
+            response = await pool.send(UpstreamRequest("GET", "/evidence"))
+            while not response.ended:
+                await response.read()
+            assert (response.content_type, response.keysets, response.ehbp_nonce) == ("a/b", "", "")
+            await response.close()
+            await pool.aclose()
 
 
 async def test_both_pools_say_that_nothing_listens() -> None:
