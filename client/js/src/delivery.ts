@@ -56,7 +56,7 @@ export class Delivery {
   readonly #patience: Patience;
   #exchange: Exchange | undefined;
   #sealedAtS = 0;
-  #flights = 0; // of the relay, when the bytes were sent last
+  #flights = 0; // of the relay, when these bytes were sealed, or kept for another try
   #sent = false; // whether sealed bytes may have left this machine
   #doubtful = false; // whether a node may have opened the last bytes
   #doubted = false; // or any
@@ -89,6 +89,7 @@ export class Delivery {
   async #sealed(): Promise<Exchange> {
     await this.#patiently(() => this.#relay.ready(this.#authorization));
     this.#sealedAtS = this.#relay.nowS();
+    this.#flights = this.#relay.flights;
     return this.#relay.seal(this.#call);
   }
 
@@ -97,7 +98,6 @@ export class Delivery {
     signal.throwIfAborted();
     const before = this.#sent;
     this.#sent = true;
-    this.#flights = this.#relay.flights;
     try {
       const answer = this.#relay.fetch(this.#relay.url + exchange.path, {
         ...OUTER,
@@ -150,7 +150,7 @@ export class Delivery {
   }
 
   /**
-   * Seal anew to the keyset of evidence asked for since the bytes were sent; if that is the same one, repeat them once.
+   * Seal anew to the keyset of evidence asked for since; if that is the same one, repeat the bytes once.
    *
    * A gateway that has just started says 400 for a node that it only finds a moment later.
    */
@@ -208,6 +208,7 @@ export class Delivery {
     const pauseMs = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#tries++) * (0.5 + Math.random() / 2);
     if (nowMs + pauseMs > this.#untilMs) throw fault;
     await this.#patience.pause(pauseMs);
+    this.#flights = this.#relay.flights;
   }
 
   /** Return what ends the call: no later fault of ours may hide that an enclave may have run it. */

@@ -123,7 +123,7 @@ test("our own way broke, the gateway cannot tell, then says that the node is gon
   assert.deepEqual([gateway.asked, gateway.arrived], [4, ["1/1", "1/1"]]);
 });
 
-test("a key that is merely stale gives way to the one of evidence asked for since the bytes were sent last", async () => {
+test("a key that is merely stale gives way to the one of evidence asked for since the bytes were sealed, or kept", async () => {
   const sent = [];
   const gateway = new Gateway(clear(503), lost(clear(400)));
   const relay = gateway.relay({ flights: 0 });
