@@ -99,7 +99,7 @@ def fetch_evidence(
                         raise RelayUnreachable("the gateway took too long to send the evidence")
     except httpx2.TransportError as fault:
         raise RelayUnreachable(
-            f"the gateway at {url} gave no evidence: {_why(fault)}; check the URL and that it runs"
+            f"the gateway at {url} gave no evidence: {why(fault)}; check the URL and that it runs"
         ) from None
     return bytes(bundle)
 
@@ -116,7 +116,7 @@ _CAUSES: tuple[tuple[type[OSError], str], ...] = (
 )
 
 
-def _why(fault: BaseException) -> str:
+def why(fault: BaseException) -> str:
     """Say what a fault of the network was, never in its own words, which may quote what the gateway sent."""
     at: BaseException | None = fault
     while at is not None:

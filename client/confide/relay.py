@@ -322,7 +322,8 @@ class Relay:
         if (scheme, host, port or PORTS.get(scheme)) != self._origin or not target.startswith(self._prefix + "/"):
             raise LocalStateError("this transport seals for its own gateway; a request to another place is refused")
         if len(body) > self.limits.max_request_bytes:
-            raise TooLarge("the request is larger than the limit; see Limits.max_request_bytes")
+            limit = self.limits.max_request_bytes
+            raise TooLarge(f"the request is larger than the limit of {limit} bytes; see Limits.max_request_bytes")
         call = self.session.call(method, target.removeprefix(self._prefix), fields, body)
         if (
             len(call.path) + sum(len(name) + len(value) + 4 for name, value in call.fields)
@@ -339,7 +340,8 @@ class Relay:
         return self.session.seal(call, int(self._clock()), authorization or "")
 
     def authorize(self, authorization: str | None) -> dict[str, str]:
-        value = authorization or self._authorization
+        # Its own first: a library may have found a key that is none of the gateway's.
+        value = self._authorization or authorization
         return {"authorization": value} if value else {}
 
 

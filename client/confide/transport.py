@@ -21,6 +21,7 @@ import httpx2
 from confide_protocol.errors import LocalStateError, RelayUnreachable, Truncated
 
 from confide.delivery import Delivery
+from confide.fetch import why
 from confide.pools import Pools
 from confide.process import demand_same, forks
 from confide.relay import PolicySource, Relay
@@ -164,7 +165,7 @@ class _Sealed(Verified):
 
 
 def _unreachable(fault: Exception) -> RelayUnreachable:
-    return RelayUnreachable(f"the gateway cannot be reached ({type(fault).__name__})")
+    return RelayUnreachable(f"the gateway cannot be reached: {why(fault)}")
 
 
 @cache
