@@ -313,7 +313,7 @@ def test_a_head_has_a_limit(wire: Wire, target: str, fields: list[tuple[str, str
 
 
 def test_the_relays_own_key_goes_before_the_callers(wire: Wire) -> None:
-    """A key that a library found by itself stays here; the bearer of a request is shown where the relay has none."""
+    """A key that a library found by itself stays here; the bearer of a request is shown where a relay has none."""
     a_peer().relay(api_key="own").verify("Bearer theirs")
     a_peer().relay().verify("Bearer theirs")
     assert wire.fetched == [{"authorization": "Bearer own"}, {"authorization": "Bearer theirs"}]
