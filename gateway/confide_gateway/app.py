@@ -37,7 +37,7 @@ class Gateway:
         self._log = log
         self._metrics = Metrics(nodes)
         self._accounts = Accounts(api_keys)
-        self._directory = Directory(nodes, judge, settings.appraisal, limits.evidence_s, self._metrics, log)
+        self._directory = Directory(nodes, judge, settings.appraisal, limits, self._metrics, log)
         self._relay = Relay(
             self._directory,
             self._accounts,

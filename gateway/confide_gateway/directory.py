@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from confide_attestation.errors import EvidenceMalformed
 from confide_attestation.evidence import MAX_BUNDLE_BYTES
@@ -24,7 +24,7 @@ from confide_gateway.forward import (
 )
 from confide_gateway.logs import Log
 from confide_gateway.metrics import Metrics
-from confide_gateway.settings import Appraisal
+from confide_gateway.settings import Appraisal, Limits
 
 Judge = Callable[[bytes, bytes], AttestationResult]
 """Judges evidence as it was served against the nonce that was asked for; raises EvidenceMalformed."""
@@ -62,7 +62,7 @@ class Node:
         self.asked_at = float("-inf")
         self.state: tuple[str, ...] = ()
         self.wake = asyncio.Event()
-        self.lock = asyncio.Lock()
+        self.appraisal: asyncio.Task[None] | None = None
         self._until_unix_s = 0.0
 
     @property
@@ -110,14 +110,14 @@ class Directory:
         nodes: Sequence[Node],
         judge: Judge,
         settings: Appraisal,
-        evidence_s: float,
+        limits: Limits,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self.nodes = tuple(nodes)
         self._judge = judge
         self._settings = settings
-        self._evidence_s = evidence_s
+        self._limits = limits
         self._metrics = metrics
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,9 +130,10 @@ class Directory:
         self._tasks = [asyncio.create_task(self._keep(node)) for node in self.nodes]
 
     async def aclose(self) -> None:
-        for task in self._tasks:
+        appraisals = [node.appraisal for node in self.nodes if node.appraisal is not None]
+        for task in (*self._tasks, *appraisals):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *appraisals, return_exceptions=True)
         for node in self.nodes:
             await node.pool.aclose()
 
@@ -153,22 +154,25 @@ class Directory:
         return next((node for node in self.nodes if node.ehbp_key is not None and node.routable), None)
 
     async def find(self, digest_hex: str) -> Node | None:
-        """Choose a node that holds the keyset; where none is known to, ask all anew: they rotate unasked."""
-        node = self.holding(digest_hex)
-        if node is None and _HEX_32.fullmatch(digest_hex):
-            since = time.monotonic() - REFRESH_S
-            await asyncio.gather(*(self.appraise(node, since=since) for node in self.nodes))
-            node = self.holding(digest_hex)
-        return node
+        """Ask all nodes anew for one that opens what is sealed to the keyset: they rotate unasked.
 
-    async def is_gone(self, digest_hex: str) -> bool:
-        """Tell whether surely no process is left that ever opened what is sealed to the keyset.
+        Those that are silent are waited for no longer than `search_s`.
+        """
+        if not _HEX_32.fullmatch(digest_hex):
+            return None
+        since = time.monotonic() - REFRESH_S
+        asking = [self.appraise(node, since=since) for node in self.nodes]
+        return await _first(lambda: self.holding(digest_hex), asking, self._limits.search_s)
+
+    async def trace(self, digest_hex: str) -> tuple[Node | None, bool]:
+        """Ask all nodes anew for one that made the keyset; without one, tell whether it is surely gone.
 
         Whoever hears so may have a call executed anew. Each node has to say so now, or not to be there: one that is
         silent may be at work.
         """
-        await asyncio.gather(*(self.renew(node) for node in self.nodes))
-        return all(node.lacks(digest_hex) for node in self.nodes)
+        asking = [self.renew(node) for node in self.nodes]
+        node = await _first(lambda: self.holding(digest_hex, unready=True), asking, None)
+        return node, node is None and all(each.lacks(digest_hex) for each in self.nodes)
 
     async def renew(self, node: Node) -> None:
         """Judge a node by evidence asked for from now on, whoever asks for it."""
@@ -184,39 +188,60 @@ class Directory:
         if self._turned(node, "unreachable"):
             self._log.warning("node_unreachable", node=node.name)
 
-    async def appraise(self, node: Node, *, since: float = float("inf")) -> None:
-        """Judge a node by fresh evidence, unless some was asked for `since` then (on the monotonic clock).
+    async def appraise(self, node: Node, *, since: float) -> None:
+        """Have a node judged by evidence asked for `since` then (on the monotonic clock).
+
+        There is one appraisal of a node at a time, for all who wait for it; it goes on when they leave.
+        """
+        while True:
+            if node.appraisal is None or node.appraisal.done():
+                if node.asked_at >= since:
+                    return
+                node.asked_at = time.monotonic()
+                node.appraisal = asyncio.create_task(self._appraise(node))
+            asked_at = node.asked_at
+            await asyncio.wait((node.appraisal,))
+            if asked_at >= since:
+                return
+
+    async def _appraise(self, node: Node) -> None:
+        """Judge a node by fresh evidence.
 
         Refused or unreachable: out at once. No answer to be had: it stays until its last appraisal is too old.
         """
-        async with node.lock:
-            if node.asked_at >= since:
-                return
-            node.asked_at = time.monotonic()
-            nonce = os.urandom(NONCE_BYTES)
-            try:
-                path = f"{labels.PATH_EVIDENCE}?nonce={nonce.hex()}"
-                data, keysets = await self._fetch(node, path, labels.MEDIA_EVIDENCE, self._evidence_s)
-                node.hear(keysets)
-                result = await asyncio.to_thread(self._judge, data, nonce)
-            except UpstreamUnreachable as fault:
-                self._metrics.appraisal(node.name, "unreachable")
-                self.suspect(node)
-                if isinstance(fault, UpstreamDown):
-                    node.end()
-            except UpstreamError as fault:
-                node.told = False
-                self._metrics.appraisal(node.name, "no_evidence")
-                self._log.warning("node_no_evidence", node=node.name, code=fault.code)
-            except EvidenceMalformed as fault:
-                self._refuse(node, [fault.check])
+        nonce = os.urandom(NONCE_BYTES)
+        try:
+            path = f"{labels.PATH_EVIDENCE}?nonce={nonce.hex()}"
+            data, keysets = await self._fetch(node, path, labels.MEDIA_EVIDENCE, self._limits.evidence_s)
+            node.hear(keysets)
+            result = await asyncio.to_thread(self._judge, data, nonce)
+            if result.verdict is Verdict.ACCEPTED and result.keyset is not None:
+                self._accept(node, result.keyset, simulated=result.simulated)
+                if not node.ready:
+                    await self._probe(node)
             else:
-                if result.verdict is Verdict.ACCEPTED and result.keyset is not None:
-                    self._accept(node, result.keyset, simulated=result.simulated)
-                    if not node.ready:
-                        await self._probe(node)
-                else:
-                    self._refuse(node, [check.id for check in result.failed])
+                self._refuse(node, [check.id for check in result.failed])
+        except UpstreamUnreachable as fault:
+            self._metrics.appraisal(node.name, "unreachable")
+            self.suspect(node)
+            if isinstance(fault, UpstreamDown):
+                node.end()
+        except UpstreamError as fault:
+            node.told = False
+            self._metrics.appraisal(node.name, "no_evidence")
+            self._log.warning("node_no_evidence", node=node.name, code=fault.code)
+        except EvidenceMalformed as fault:
+            self._refuse(node, [fault.check])
+        except asyncio.CancelledError:
+            node.told = False
+            raise
+        except Exception as fault:  # noqa: BLE001 - a fault of ours must not leave a node in the rotation unjudged
+            self._break(node, fault)
+
+    def _break(self, node: Node, fault: Exception) -> None:
+        node.expel()
+        node.told = False
+        self._log.error("appraisal_broke", node=node.name, error=type(fault).__name__)
 
     def _accept(self, node: Node, attested: AttestedKeyset, *, simulated: bool) -> None:
         node.accept(attested, self._settings.max_age_s)
@@ -248,12 +273,11 @@ class Directory:
         while True:
             try:
                 if not (node.accepted and time.monotonic() < node.due):
-                    await self.appraise(node)
+                    await self.appraise(node, since=time.monotonic())
                 if node.accepted:
                     await self._probe(node)
-            except Exception as fault:  # noqa: BLE001 - a fault of ours must not leave a node in the rotation unjudged
-                node.expel()
-                self._log.error("appraisal_broke", node=node.name, error=type(fault).__name__)
+            except Exception as fault:  # noqa: BLE001 - as above
+                self._break(node, fault)
             pause_s = self._settings.health_interval_s if node.routable else self._settings.retry_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -301,3 +325,20 @@ class Directory:
         except TimeoutError:
             raise UpstreamTimeout from None
         return bytes(data), response.keysets
+
+
+async def _first(
+    found: Callable[[], Node | None], asking: Sequence[Coroutine[None, None, None]], limit_s: float | None
+) -> Node | None:
+    """Return what is `found` as soon as one of those that are `asking` has its answer, or the limit is over."""
+    tasks = [asyncio.create_task(each) for each in asking]
+    try:
+        with contextlib.suppress(TimeoutError):
+            for each in asyncio.as_completed(tasks, timeout=limit_s):
+                await each
+                if (node := found()) is not None:
+                    return node
+        return found()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -270,8 +270,7 @@ class Relay:
         if digest_hex is None:
             raise Refused(503)
         if about:
-            gone = await directory.is_gone(digest_hex)
-            node = directory.holding(digest_hex, unready=True)
+            node, gone = await directory.trace(digest_hex)
         else:
             node, gone = await directory.find(digest_hex), True
         if node is None:

@@ -75,6 +75,7 @@ class Limits(settings.Settings):
     first_byte_s: Seconds = 300.0
     stream_idle_s: Seconds = 60.0
     evidence_s: Seconds = 30.0
+    search_s: Seconds = 5.0
     node_exchanges: Count = 1024
     node_keepalive_s: Seconds = 3.0
     stop_grace_s: Seconds = 30.0
