@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.conversations import ASKED
 from tests.fakes.js import Js, JsStorm, running_js
 from tests.fakes.stack import Stack, running_stack
 from tests.integration.test_client_restart import free_port
@@ -68,6 +69,17 @@ def test_keys_rotate(two: Stack, storm: JsStorm) -> None:
         storm.wait_for(50, LIMIT_S)
     assert (storm.begun, storm.unbegun) == ({}, {})
     assert settled(two) - before == storm.calls
+
+
+def test_a_browser_sends_bytes_twice(js: Js, two: Stack) -> None:
+    """Unasked and unsaid: the second time they are refused as opened before, and the call is not sealed anew."""
+    before, policy = settled(two), two.ground.policy_file.read_text()
+    js.open(two.url, policy, id="twice", key=two.ground.api_key, twice=True)
+    for calls in range(1, 4):
+        answer = js("fetch", id="twice", path="/chat/completions", body={**ASKED, "max_tokens": 2})
+        assert answer["error"]["code"] == "outcome_unknown"
+        assert settled(two) - before == calls
+    assert sum(each.startswith("POST") for each in js("sent")["sent"]) == 3
 
 
 def test_the_gateway_restarts(two: Stack, storm: JsStorm) -> None:

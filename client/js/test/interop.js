@@ -47,10 +47,12 @@ const commands = {
     return { holds: part.holds, failed: part.checks.filter((each) => each.outcome === "FAIL").map((each) => each.id), claims: part.claims };
   },
 
-  async open({ id, url, key, policy, allow, now, limits }) {
+  /** `twice`: each POST, unasked, as a browser does where a connection that it used before broke. */
+  async open({ id, url, key, policy, allow, now, limits, twice }) {
     sent = [];
-    const counting = (input, init) => {
+    const counting = async (input, init) => {
       sent.push(`${init.method ?? "GET"} ${new URL(input).pathname}`);
+      if (twice && init.method === "POST") await (await fetch(input, init)).arrayBuffer();
       return fetch(input, init);
     };
     const clock = now === undefined ? undefined : () => now;
