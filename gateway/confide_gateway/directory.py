@@ -180,6 +180,18 @@ class Directory:
         await asyncio.sleep(max(0.0, node.asked_at + REFRESH_S - now))
         await self.appraise(node, since=now)
 
+    def disowned(self, node: Node, digest_hex: str, keysets: str) -> bool:
+        """Hear what a node says beside evidence; tell whether it is another process than the one that was judged.
+
+        It is, if it names keysets and not this one; then it is out of the rotation until it is appraised.
+        """
+        node.hear(keysets)
+        if not node.told or digest_hex in node.keysets:
+            return False
+        node.expel()
+        node.wake.set()
+        return True
+
     def suspect(self, node: Node) -> None:
         """Take a node that could not be reached out of the rotation, until it is appraised again."""
         node.expel()

@@ -1,15 +1,14 @@
 """The hot path: sealed bytes up, sealed bytes down, as they come. Nothing here parses, re-frames or keeps them."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
-from urllib.parse import parse_qsl
 
 from confide_protocol import labels
 from confide_protocol.errors import ConfideError, TooLarge
 
 from confide_gateway import ehbp as ehbp_dialect
 from confide_gateway.asgi import Message, Receive, Scope, Send
+from confide_gateway.asked import Asked, evidence_query
 from confide_gateway.cors import Cors, Fields
 from confide_gateway.directory import Directory, Node
 from confide_gateway.forward import UpstreamRequest, UpstreamResponse, UpstreamUnreachable
@@ -30,7 +29,6 @@ ANSWER_FIELDS: dict[str, Fields] = {
 _EHBP_KEY = labels.FIELD_EHBP_KEY.encode()
 _MEDIA_REQUEST = labels.MEDIA_REQUEST.encode()
 EHBP = "ehbp"  # in place of a media type: what a node answers is the API's own
-_HEX_32 = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(ConfideError):
@@ -145,7 +143,6 @@ class Relay:
         self._metrics.in_flight += 1
         client = Client(scope, receive, send, self._cors)
         account: Account | None = None
-        node: Node | None = None
         try:
             if client.method == "OPTIONS":
                 await send(client.head(204, self._preflight(client)))
@@ -155,16 +152,10 @@ class Relay:
             else:
                 account = self._admit(client)
                 if scope["path"].startswith(labels.PATH_API):
-                    path, media = self._ask_ehbp(client, scope, account), EHBP
-                    node = self._answering_ehbp()
+                    asked = Asked(self._ask_ehbp(client, scope, account), EHBP)
                 else:
-                    digest_hex, path, media = self._ask(client, scope)
-                    # Whoever asks about a keyset asks whether its node is there: one that is busy loading is.
-                    about = digest_hex is not None and media == labels.MEDIA_EVIDENCE
-                    node = self._directory.holding(digest_hex, unready=about)
-                    node = node or await self._find(digest_hex, about=about)
-                node.in_flight += 1
-                await self._exchange(client, node, path, account, media)
+                    asked = self._ask(client, scope)
+                await self._answer(client, account, asked)
         except Refused as fault:
             await client.refuse(fault.status, fault.body)
         except ConfideError as fault:
@@ -175,8 +166,6 @@ class Relay:
         finally:
             if account is not None:
                 account.release()
-            if node is not None:
-                node.in_flight -= 1
             self._ended(client, self._time() - began)
 
     def _ended(self, client: Client, seconds: float) -> None:
@@ -207,8 +196,7 @@ class Relay:
             raise Refused(429)
         return account
 
-    def _ask(self, client: Client, scope: Scope) -> tuple[str | None, str, str]:
-        """Return the keyset that a node must hold (None: any will do), what to ask it, and what it shall answer."""
+    def _ask(self, client: Client, scope: Scope) -> Asked:
         path: str = scope["path"]
         sealed = path.startswith(labels.PATH_OHTTP)
         if client.method != ("POST" if sealed else "GET"):
@@ -218,14 +206,14 @@ class Relay:
                 raise Refused(415)
             if client.content_length > self._limits.request_body_bytes:
                 raise TooLarge
-            return path[len(labels.PATH_OHTTP) :], path, labels.MEDIA_RESPONSE
+            return Asked(path, labels.MEDIA_RESPONSE, path[len(labels.PATH_OHTTP) :])
         if path == labels.PATH_KEYS:
-            return None, path, labels.MEDIA_KEYS
-        asked = evidence_query(scope["query_string"])
-        if asked is None:
+            return Asked(path, labels.MEDIA_KEYS)
+        query = evidence_query(scope["query_string"])
+        if query is None:
             raise Refused(400)
-        nonce, digest_hex = asked
-        return digest_hex, f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE
+        nonce, digest_hex = query
+        return Asked(f"{labels.PATH_EVIDENCE}?nonce={nonce}", labels.MEDIA_EVIDENCE, digest_hex)
 
     async def _show_ehbp_key(self, client: Client) -> None:
         """Show the key of the node that EHBP's requests go to; its evidence is fetched by its keyset's name."""
@@ -261,36 +249,59 @@ class Relay:
         client.fields = (*account.outward, (labels.FIELD_EHBP_KEY, client.ehbp_key.decode("ascii")))
         return path
 
-    async def _find(self, digest_hex: str | None, *, about: bool) -> Node:
-        """Ask all nodes for the keyset. That none has it is the client's fault only where any node is verified.
-
-        To a question `about` the keyset it is the answer, and given only where it is sure.
-        """
-        directory = self._directory
-        if digest_hex is None:
-            raise Refused(503)
-        if about:
-            node, gone = await directory.trace(digest_hex)
-        else:
-            node, gone = await directory.find(digest_hex), True
-        if node is None:
-            raise Refused(400 if gone and directory.ready else 503)
-        return node
-
-    async def _exchange(self, client: Client, node: Node, path: str, account: Account, media: str) -> None:
-        """Pass the body of a sealed answer on; a clear one is replaced by constant bytes, its own are not read."""
+    async def _answer(self, client: Client, account: Account, asked: Asked) -> None:
+        """Choose a node and have it answer, for as long as the client stays."""
         watch = Watch(client.receive, self._limits.request_body_idle_s)
         self._watches.add(watch)
-        response: UpstreamResponse | None = None
         try:
-            message = await client.receive()
-            response = await node.pool.send(self._request(client, message, watch, path, account))
-            if media is EHBP:
+            request = self._request(client, await client.receive(), watch, asked.path, account)
+            # What is about a keyset goes on to the others once, if its node turns out to be another process now.
+            for _ in range(2):
+                if await self._exchange(client, await self._choose(asked), request, asked):
+                    return
+            raise Refused(503)
+        except asyncio.CancelledError:
+            if watch.fault is None:
+                raise
+            raise watch.fault from None
+        finally:
+            self._watches.remove(watch)
+
+    async def _choose(self, asked: Asked) -> Node:
+        """Choose a node; where none is known to hold the keyset, ask all of them.
+
+        That none has it is the client's fault only where any node is verified. To a question about the keyset it is
+        the answer, and given only where it is sure.
+        """
+        directory = self._directory
+        if asked.media is EHBP:
+            return self._answering_ehbp()
+        node, gone = directory.holding(asked.digest_hex, unready=asked.about is not None), True
+        if node is None and asked.about is not None:
+            node, gone = await directory.trace(asked.about)
+        elif node is None and asked.digest_hex is not None:
+            node = await directory.find(asked.digest_hex)
+        if node is None:
+            raise Refused(400 if gone and asked.digest_hex is not None and directory.ready else 503)
+        return node
+
+    async def _exchange(self, client: Client, node: Node, request: UpstreamRequest, asked: Asked) -> bool:
+        """Pass the body of a sealed answer on; a clear one is replaced by constant bytes, its own are not read.
+
+        False: nothing was passed, for the node says that it never made the keyset that it was asked about.
+        """
+        response: UpstreamResponse | None = None
+        node.in_flight += 1
+        try:
+            response = await node.pool.send(request)
+            if asked.media is EHBP:
                 fields = await self._ehbp_fields(client, node, response)
-            elif response.status != 200 or response.content_type != media:
+            elif response.status != 200 or response.content_type != asked.media:
                 raise Refused(response.status if response.status in PASSED_STATUSES else 502)
+            elif asked.about is not None and self._directory.disowned(node, asked.about, response.keysets):
+                return False
             else:
-                fields = ANSWER_FIELDS[media]
+                fields = ANSWER_FIELDS[asked.media]
             send = client.send
             await send(client.head(response.status, fields))
             more = True
@@ -301,12 +312,10 @@ class Relay:
         except UpstreamUnreachable:
             self._directory.suspect(node)
             raise
-        except asyncio.CancelledError:
-            if watch.fault is None:
-                raise
-            raise watch.fault from None
+        else:
+            return True
         finally:
-            self._watches.remove(watch)
+            node.in_flight -= 1
             if response is not None:
                 await response.close()
 
@@ -360,17 +369,3 @@ class Relay:
             if not more:
                 watch.body(complete=True)
             yield piece
-
-
-def evidence_query(query: bytes) -> tuple[str, str | None] | None:
-    """Read `nonce` and, if given, `keyset`: 32 bytes each in lower-case hex. None for anything else."""
-    try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=2)
-    except ValueError:
-        return None
-    asked = dict(pairs)
-    if len(asked) != len(pairs) or not {"nonce"} <= set(asked) <= {"nonce", "keyset"}:
-        return None
-    if not all(_HEX_32.fullmatch(value) for value in asked.values()):
-        return None
-    return asked["nonce"], asked.get("keyset")

@@ -59,6 +59,50 @@ async def test_a_process_that_died_just_now_is_gone(tmp_path: Path) -> None:
         assert said == GONE
 
 
+async def test_a_process_that_was_replaced_unseen_is_gone(tmp_path: Path) -> None:
+    """Another one answers where it was, before the gateway looked again: its evidence is no answer."""
+    node, calm = AttestedNode(), "[appraisal]\nhealth_interval_s = 60\n"
+    async with attested_upstream(node) as upstream, running(tmp_path, [upstream.url], "", calm) as gateway:
+        await gateway.ready()
+        old = node.keyset.digest.hex()
+        assert await said_of(gateway, old) == 200
+        await upstream.stop()
+        node.keyset, node.made = make_keyset(), []
+        await upstream.start()
+        assert await said_of(gateway, old) == GONE
+        assert await said_of(gateway, node.keyset.digest.hex()) == 200
+        assert (await post(gateway.port, node.path, b"x")).status == 200
+
+
+async def test_a_process_that_was_replaced_by_one_that_does_not_tell_may_be_at_work(tmp_path: Path) -> None:
+    """What tells nothing denies nothing: its evidence passes, which the client judges, and nobody says gone."""
+    node = AttestedNode()
+    async with attested_upstream(node) as upstream, beside_a_good_node(tmp_path, upstream.url) as gateway:
+        digest_hex = node.keyset.digest.hex()
+        assert await said_of(gateway, digest_hex) == 200
+        node.told = ""
+        assert await said_of(gateway, digest_hex) == 200
+        assert await said_of(gateway, LOST) == UNSURE
+
+
+async def test_a_node_that_says_so_and_otherwise_may_be_at_work(tmp_path: Path) -> None:
+    """To the gateway it names the keyset, to its clients another: each is asked once more, and no longer."""
+    node, other = AttestedNode(), make_keyset().digest.hex()
+    nonce = os.urandom(32).hex()
+
+    async def two_tongued(call: fake.Call) -> None:
+        node.told = other if nonce in call.seen.path else None
+        await node.serve_evidence(call)
+
+    async with attested_upstream(node) as upstream, beside_a_good_node(tmp_path, upstream.url) as gateway:
+        upstream.routes[labels.PATH_EVIDENCE] = two_tongued
+        digest_hex = node.keyset.digest.hex()
+        assert await said_of(gateway, digest_hex) == 200
+        asked = f"{labels.PATH_EVIDENCE}?nonce={nonce}&keyset={digest_hex}"
+        assert (await ask(gateway.port, "GET", asked)).status == UNSURE
+        assert len([each for each in upstream.seen if each.path.startswith(asked.partition("&")[0])]) == 2
+
+
 async def test_a_silent_node_may_be_at_work(tmp_path: Path) -> None:
     """It takes the question and does not answer."""
     async with FakeUpstream(fake.stall) as silent, beside_a_good_node(tmp_path, silent.url) as gateway:

@@ -1,4 +1,4 @@
-"""Looking for the node of a keyset that none is known to hold: nobody waits for a silent one longer than need be."""
+"""Looking for the node of a keyset that none is known to hold: nobody waits for a silent one more than need be."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import pytest
 from confide_protocol import labels
 
 from tests.fakes import upstream as fake
-from tests.fakes.gateway import Running, ask, post, running
+from tests.fakes.gateway import SEALED, Running, ask, post, request, running
 from tests.fakes.node import AttestedNode, attested_upstream, make_keyset
 from tests.fakes.upstream import FakeUpstream
 
@@ -21,12 +21,12 @@ LOST = "ab" * 32
 
 
 @contextlib.asynccontextmanager
-async def beside_a_silent_node(folder: Path, node: AttestedNode) -> AsyncIterator[Running]:
+async def beside_a_silent_node(folder: Path, node: AttestedNode, tables: str = TABLES) -> AsyncIterator[Running]:
     """Run a gateway over a silent node and a good one, which was appraised more than a second ago."""
     async with (
         FakeUpstream(fake.stall) as silent,
         attested_upstream(node) as good,
-        running(folder, [silent.url, good.url], "", TABLES) as gateway,
+        running(folder, [silent.url, good.url], "", tables) as gateway,
     ):
         await gateway.ready()
         await asyncio.sleep(1.1)
@@ -92,6 +92,29 @@ async def test_an_appraisal_goes_on_when_nobody_waits_for_it_any_more(tmp_path: 
         await asyncio.sleep(0.6)
         assert (await post(gateway.port, node.path, b"x")).status == 200
         assert len([each for each in upstream.seen[asked:] if each.path.startswith(labels.PATH_EVIDENCE)]) == 1
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [request("POST", labels.PATH_OHTTP + LOST, b"x", headers=SEALED), request("GET", about(LOST))],
+    ids=["call", "question"],
+)
+async def test_a_client_that_leaves_meanwhile_gives_its_place_back(tmp_path: Path, asking: bytes) -> None:
+    """Its account's places are free long before the search is over; others ask, and are answered."""
+    node = AttestedNode()
+    async with beside_a_silent_node(tmp_path, node, TABLES.replace("0.4", "3")) as gateway:
+        for _ in range(4):
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(asking)
+            await writer.drain()
+            await asyncio.sleep(0.15)
+            writer.close()
+        await asyncio.sleep(0.15)
+        metrics = (await ask(gateway.port, "GET", "/metrics", key=None)).body
+        assert b"confide_gateway_in_flight 0.0" in metrics
+        assert b'account="test",status="499"} 4.0' in metrics
+        assert (await post(gateway.port, node.path, b"x")).status == 200
+        assert (await ask(gateway.port, "GET", about(node.keyset.digest.hex()))).status == 200
 
 
 async def test_it_stops_amid_an_appraisal(tmp_path: Path) -> None:
