@@ -71,7 +71,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a m
 @keys.command()
 @_file
 @click.option("--label", required=True, help="Name of the account: a-z 0-9 . _ -, seen in metrics and by enclaves.")
-@click.option("--max-concurrency", default=8, show_default=True, help="Requests that this key may have under way.")
+@click.option(
+    "--max-concurrency",
+    default=8,
+    show_default=True,
+    help="Requests that this key may have under way; as many more for evidence.",
+)
 @_json
 @_one_line
 def new(path: Path, label: str, max_concurrency: int, as_json: bool) -> None:

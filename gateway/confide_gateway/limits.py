@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Account:
 
     label: str
     max_concurrency: int
-    in_flight: int = 0
+    in_flight: Counter[bool] = field(default_factory=Counter)
     outward: tuple[tuple[str, str], ...] = field(init=False)
     outward_sealed: tuple[tuple[str, str], ...] = field(init=False)
 
@@ -31,14 +32,15 @@ class Account:
         self.outward = ((labels.FIELD_ACCOUNT, self.label),)
         self.outward_sealed = (*self.outward, ("content-type", labels.MEDIA_REQUEST), ("incremental", "?1"))
 
-    def acquire(self) -> bool:
-        if self.in_flight >= self.max_concurrency:
+    def acquire(self, *, evidence: bool) -> bool:
+        """Take a place. Evidence has as many of its own: clients renew it while their calls are under way."""
+        if self.in_flight[evidence] >= self.max_concurrency:
             return False
-        self.in_flight += 1
+        self.in_flight[evidence] += 1
         return True
 
-    def release(self) -> None:
-        self.in_flight -= 1
+    def release(self, *, evidence: bool) -> None:
+        self.in_flight[evidence] -= 1
 
 
 class Accounts:

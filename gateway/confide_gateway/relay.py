@@ -142,6 +142,7 @@ class Relay:
         began = self._time()
         self._metrics.in_flight += 1
         client = Client(scope, receive, send, self._cors)
+        evidence = scope["path"] == labels.PATH_EVIDENCE
         account: Account | None = None
         try:
             if client.method == "OPTIONS":
@@ -150,7 +151,7 @@ class Relay:
             elif scope["path"] == labels.PATH_EHBP_KEYS:
                 await self._show_ehbp_key(client)
             else:
-                account = self._admit(client)
+                account = self._admit(client, evidence=evidence)
                 if scope["path"].startswith(labels.PATH_API):
                     asked = Asked(self._ask_ehbp(client, scope, account), EHBP)
                 else:
@@ -165,7 +166,7 @@ class Relay:
             await client.refuse(502)
         finally:
             if account is not None:
-                account.release()
+                account.release(evidence=evidence)
             self._ended(client, self._time() - began)
 
     def _ended(self, client: Client, seconds: float) -> None:
@@ -184,7 +185,7 @@ class Relay:
             raise Refused(405)
         return fields
 
-    def _admit(self, client: Client) -> Account:
+    def _admit(self, client: Client, *, evidence: bool) -> Account:
         """Find the caller's account and take one of its places, which the caller of this gives back."""
         if self.draining:
             raise Refused(503)
@@ -192,7 +193,7 @@ class Relay:
         if account is None:
             raise Refused(401)
         client.account = account.label
-        if not account.acquire():
+        if not account.acquire(evidence=evidence):
             raise Refused(429)
         return account
 

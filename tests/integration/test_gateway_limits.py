@@ -179,6 +179,33 @@ async def test_concurrency_is_limited_by_key(tmp_path: Path) -> None:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_evidence_has_places_of_its_own(tmp_path: Path) -> None:
+    """As many as calls have: neither takes one of the other's, and each is bounded."""
+    node = AttestedNode()
+    asked = f"{labels.PATH_EVIDENCE}?nonce={'ab' * 32}"
+    async with attested_upstream(node, fake.stall) as upstream, running(tmp_path, [upstream.url]) as gateway:
+        await gateway.ready()
+        calls = [asyncio.create_task(post(gateway.port, node.path, b"x")) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert (await post(gateway.port, node.path, b"x")).status == 429
+        assert (await ask(gateway.port, "GET", asked)).status == 200
+        upstream.routes[labels.PATH_EVIDENCE] = fake.stall
+        questions = [asyncio.create_task(ask(gateway.port, "GET", asked)) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert (await ask(gateway.port, "GET", asked)).status == 429
+        for task in calls:
+            task.cancel()
+        await asyncio.sleep(0.15)
+        upstream.behaviour = fake.echo
+        assert (await post(gateway.port, node.path, b"x")).status == 200
+        for task in questions:
+            task.cancel()
+        await asyncio.sleep(0.15)
+        upstream.routes[labels.PATH_EVIDENCE] = node.serve_evidence
+        assert (await ask(gateway.port, "GET", asked)).status == 200
+        await asyncio.gather(*calls, *questions, return_exceptions=True)
+
+
 async def test_connections_are_limited(tmp_path: Path) -> None:
     """Beyond the limit a connection is closed at once."""
     async with running(tmp_path, ["http://127.0.0.1:1"], "", "[limits]\nconnections = 2\n") as gateway:
