@@ -15,8 +15,8 @@ The rule, so that no call is executed twice:
    set (SPEC 6.4). So may they, once, after a 400 when the gateway still reaches the key that they are sealed to.
 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened and this
    machine's own way to the gateway never broke: the gateway says 400 to them (no node holds the key), or 502 (its
-   way to the node broke) and then that the node is gone, which it says only if it is sure (SPEC 6.6). What a node
-   that died had begun died with it, unanswered.
+   way to the node broke) and, when first asked, that the node is gone, which it says only if it is sure (SPEC 6.6).
+   What a node that died had begun died with it, unanswered.
 4. Where an enclave may have opened the bytes, and its answer is lost: OutcomeUnknown. So says 409: these very bytes
    were opened before. Nothing is sent again.
 5. Once an answer has begun, nothing is sent again, whatever happens.
@@ -58,7 +58,7 @@ class Delivery:
         self._sealed_at_s = 0.0
         self._sent = self._doubtful = self._resealed = self._repeated = False
         self._doubted = False  # of any bytes sent; `_doubtful` is of the last ones
-        self._broke = False  # this machine's own way, after bytes may have left
+        self._maybe_done = False  # an enclave that answers no more may have finished before it went
         self._next: Callable[[], None] | None = None
         self._until_s: float | None = None
         self._tries = 0
@@ -101,14 +101,14 @@ class Delivery:
 
     def broke(self, fault: RelayUnreachable) -> None:
         """Take note that the connection broke after bytes were sent, before an answer. Raises: OutcomeUnknown."""
-        self._sent = self._doubtful = self._doubted = self._broke = True
+        self._sent = self._doubtful = self._doubted = self._maybe_done = True
         if self._old:
             raise OutcomeUnknown
         self._again(fault)
 
     def timed_out(self) -> None:
         """Take note that the caller's library waits no more; what was sent may be run all the same."""
-        self._sent = self._doubtful = self._doubted = self._broke = True
+        self._sent = self._doubtful = self._doubted = self._maybe_done = True
 
     def answered(self, status: int, content_type: str) -> bool:
         """Take the outer head; False: go on with `prepare`. Raises: RelayRefused, OutcomeUnknown."""
@@ -153,15 +153,19 @@ class Delivery:
         """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`.
 
         They are sent again once where they were refused with 400: it may have been the gateway's, as in `_renew`.
+        Where this machine's way broke, or the node outlived a break, it may have finished before it was gone.
         """
         assert self.exchange is not None  # noqa: S101 - it was sent
         if self.relay.holds(self.exchange.keyset_digest, self.authorization):
+            self._maybe_done = True
             if opened is not None and self._repeated:
                 raise opened
             self._repeated = self._repeated or opened is not None
             return
-        # Before it was gone it may have finished; and what was verified before may be another key of its.
-        if self._broke or not self.relay.replace(self.exchange.keyset_digest, self.authorization, time.monotonic()):
+        # What was verified before may be another key of the very node that is gone.
+        if self._maybe_done or not self.relay.replace(
+            self.exchange.keyset_digest, self.authorization, time.monotonic()
+        ):
             raise OutcomeUnknown
         self._seal_anew(OutcomeUnknown())
 

@@ -8,9 +8,9 @@
  *    bytes* may be sent again. A node opens them at most once, whatever arrives twice: they stand in its single-use
  *    set. So may they, once, after a 400 when the gateway still reaches the key that they are sealed to.
  * 3. The call is sealed *anew* at most once, and only when the bytes sent before can no longer be opened and this
- *    machine's own way to the gateway never broke: the gateway says 400 to them (no node holds the key), or 502 (its way
- *    to the node broke) and then that the node is gone, which it says only if it is sure (SPEC 6.6). What a node that
- *    died had begun died with it, unanswered. While the gateway cannot tell (503), it is asked again.
+ *    machine's own way to the gateway never broke: the gateway says 400 to them (no node holds the key), or 502 (its
+ *    way to the node broke) and, when first asked, that the node is gone, which it says only if it is sure (SPEC 6.6).
+ *    What a node that died had begun died with it, unanswered. While the gateway cannot tell (503), it is asked again.
  * 4. Where an enclave may have opened the bytes, and its answer is lost: OutcomeUnknown. So says 409: these very bytes
  *    were opened before. Nothing is sent again.
  * 5. Once an answer has begun, nothing is sent again, whatever happens.
@@ -60,7 +60,7 @@ export class Delivery {
   #sent = false; // whether sealed bytes may have left this machine
   #doubtful = false; // whether a node may have opened the last bytes
   #doubted = false; // or any
-  #broke = false; // whether our own way ever broke, after bytes may have left
+  #maybeDone = false; // whether an enclave that answers no more may have finished before it went
   #resealed = false;
   #repeated = false;
   #untilMs: number | undefined;
@@ -109,7 +109,7 @@ export class Delivery {
       return await this.#patience.forGateway(answer);
     } catch (fault) {
       if (isUnconnected(fault)) this.#sent = before;
-      else this.#doubtful = this.#doubted = this.#broke = true;
+      else this.#doubtful = this.#doubted = this.#maybeDone = true;
       signal.throwIfAborted();
       if (this.#doubtful && this.#old) throw new OutcomeUnknown();
       await this.#again(new RelayUnreachable(`the gateway cannot be reached (${faultName(fault)})`));
@@ -165,16 +165,17 @@ export class Delivery {
    * Seal anew if the node that may have begun with the bytes is gone; else send them again, or throw `opened`.
    *
    * They are sent again once where they were refused with 400: it may have been the gateway's, as in `#renew`.
-   * Where our own way broke, a node may have finished before it was gone.
+   * Where our own way broke, or the node outlived a break, it may have finished before it was gone.
    */
   async #settle(exchange: Exchange, opened?: ConfideError): Promise<void> {
     if (await this.#relay.holds(exchange.keysetDigest, this.#authorization)) {
+      this.#maybeDone = true;
       if (opened !== undefined && this.#repeated) throw opened;
       this.#repeated ||= opened !== undefined;
       return;
     }
     const { keysetDigest } = exchange;
-    if (this.#broke || !(await this.#relay.replace(keysetDigest, this.#authorization))) throw new OutcomeUnknown();
+    if (this.#maybeDone || !(await this.#relay.replace(keysetDigest, this.#authorization))) throw new OutcomeUnknown();
     this.#sealAnew(new OutcomeUnknown());
   }
 

@@ -263,7 +263,8 @@ export class Relay {
   }
 
   authorize(authorization: string | undefined): Record<string, string> {
-    const value = authorization ?? this.#authorization;
+    // Its own first: a library may have found a key that is none of the gateway's.
+    const value = this.#authorization ?? authorization;
     return value === undefined ? {} : { authorization: value };
   }
 }

@@ -184,6 +184,12 @@ test("a gateway that cannot tell for too long: unknown, and nothing is sealed an
   assert.deepEqual(gateway.arrived, ["1/1", "1/1"]);
 });
 
+test("a node that outlived a break may have finished before it was gone: unknown", async () => {
+  const gateway = new Gateway(clear(502), lost(clear(502)));
+  await ends(gateway, { code: "outcome_unknown" });
+  assert.equal(new Set(gateway.arrived).size, 1);
+});
+
 test("a node that is gone and leaves no other: unknown", async () => {
   const gateway = new Gateway(lost(clear(502, { opened: true })));
   await ends(gateway, { code: "outcome_unknown" }, { replace: async () => false });

@@ -143,3 +143,11 @@ def test_what_is_no_refusal_leaves_it_unknown(library: str, status: int, monkeyp
     with pytest.raises(OutcomeUnknown, match=str(status)):
         asking.ask()
     assert len(asking.wire.seen_bytes) == 1
+
+
+def test_a_node_that_outlived_a_break_may_have_finished(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's way to it broke twice; between, the node was there; then it is gone."""
+    asking = Asking(library, monkeypatch, broken_off, lost(clear(502)))
+    with pytest.raises(OutcomeUnknown):
+        asking.ask()
+    assert len(set(asking.wire.seen_bytes)) == 1
