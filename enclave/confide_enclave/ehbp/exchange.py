@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from confide_protocol import labels
-from confide_protocol.errors import DecryptionFailed, ProtocolError
+from confide_protocol.errors import DecryptionFailed, ProtocolError, Replayed, UnknownKey
 from confide_protocol.transcript import ResponseTranscript, request_commitment
 
 from confide_enclave.api import Answer, ApiRequest, refuse
@@ -69,7 +69,11 @@ class ForeignRequest:
         """Pass the boundary once: the replay check stands between the first frame and everything else."""
         if self.generation is None and self._opener.opened_by is not None:
             generation = self._generations[self._opener.opened_by]
-            generation.admit(self.enc_digest)
+            try:
+                generation.admit(self.enc_digest)
+            except Replayed:
+                # Not 409: the libraries above EHBP's clients ask again after one, and would seal the call anew.
+                raise UnknownKey from None
             self.generation = generation
 
 

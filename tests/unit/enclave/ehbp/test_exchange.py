@@ -95,7 +95,7 @@ async def test_a_key_is_opened_in_its_grace_and_stale_after_it() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_what_was_opened_once_is_opened_by_nobody_again(path: str) -> None:
-    """Captured bytes, at the same path or another: the constant 409, and the engine is not asked."""
+    """Captured bytes, at the same path or another: the constant 400, and the engine is not asked."""
     node = Node(**ON)
     request = Sealed(keyed(node), CHAT)
     body = request.whole()
@@ -103,7 +103,7 @@ async def test_what_was_opened_once_is_opened_by_nobody_again(path: str) -> None
     asked = len(node.engine.requests)
     request.path = path
     again = await send(node, request, body)
-    assert (again.status, again.body) == (409, labels.PROBLEMS[409])
+    assert (again.status, again.body) == (400, labels.PROBLEMS[400])
     assert len(node.engine.requests) == asked
 
 
