@@ -6,6 +6,7 @@ Their packages are made by `python -m tests.clients --make ehbp npm`; where they
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(folder, gpus=0, port=free_port(), enclave_settings=ON, gateway_settings=GATEWAY) as stack:
         second = stack.ground.start_enclave(name="second").ready()["url"]
         restart_gateway(stack, stack.enclave_url, second)
+        # The key that is shown is the first node's once that is routed to, and the second's before.
+        deadline_s = time.monotonic() + LIMIT_S
+        while len(re.findall(r"node_routable\S* 1\.0", httpx2.get(stack.url + "/metrics").text)) < 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
         yield stack
 
 
