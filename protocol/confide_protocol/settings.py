@@ -64,4 +64,5 @@ def _remedy(kind: str, message: str) -> str:
         return "is missing; set it"
     if kind == "extra_forbidden":
         return "is not a known setting; remove it or mend its spelling"
-    return (said := message.removeprefix("Value error, "))[:1].lower() + said[1:]
+    # A rule of our own may begin with a name.
+    return said if (said := message.removeprefix("Value error, ")) != message else said[:1].lower() + said[1:]

@@ -40,9 +40,9 @@ def client(proxy: Proxy, hostile: Hostile) -> openai.OpenAI:
 @pytest.mark.parametrize(
     ("answer", "status", "code"),
     [
-        (Answer(200, "application/json", [CLEAR]), 502, "relay_refused"),
+        (Answer(200, "application/json", [CLEAR]), 502, "outcome_unknown"),
         (Answer(401, labels.MEDIA_PROBLEM, [CLEAR]), 401, "relay_refused"),
-        (Answer(500, "text/html", [CLEAR]), 502, "relay_refused"),
+        (Answer(500, "text/html", [CLEAR]), 502, "outcome_unknown"),
         (Answer(200, labels.MEDIA_RESPONSE, [CLEAR]), 502, "truncated"),
         (Answer(200, labels.MEDIA_RESPONSE, []), 502, "truncated"),
     ],
