@@ -101,7 +101,7 @@ class Delivery:
 
     def broke(self, fault: RelayUnreachable) -> None:
         """Take note that the connection broke after bytes were sent, before an answer. Raises: OutcomeUnknown."""
-        self._sent = self._doubtful = self._doubted = self._maybe_done = True
+        self.timed_out()
         if self._old:
             raise OutcomeUnknown
         self._again(fault)
@@ -125,11 +125,11 @@ class Delivery:
         if refusal.status == 400:
             self.wait_s = 0.0
             opened, refused_at_s = self._doubtful, time.monotonic()
-            self._next = lambda: self._settle(OutcomeUnknown()) if opened else self._renew(refusal, refused_at_s)
+            self._next = lambda: self._settle(were_refused=True) if opened else self._renew(refusal, refused_at_s)
         elif refusal.status == 502:
             self._doubtful = self._doubted = True
             self._again(refusal)
-            self._next = lambda: self._settle(None)
+            self._next = lambda: self._settle(were_refused=False)
         elif refusal.status == 503 and not self._old:
             self._again(refusal)
         elif refusal.status in _NOT_OPENED:
@@ -149,18 +149,18 @@ class Delivery:
             raise refusal
         self._repeated = True
 
-    def _settle(self, opened: ConfideError | None) -> None:
-        """Seal anew if the node that may have opened the bytes is gone; else send them again, or raise `opened`.
+    def _settle(self, *, were_refused: bool) -> None:
+        """Seal anew if the node that may have opened the bytes is gone; else send them again, or end the call.
 
-        They are sent again once where they were refused with 400: it may have been the gateway's, as in `_renew`.
+        They are sent again once where they `were_refused` with 400: it may have been the gateway's, as in `_renew`.
         Where this machine's way broke, or the node outlived a break, it may have finished before it was gone.
         """
         assert self.exchange is not None  # noqa: S101 - it was sent
         if self.relay.holds(self.exchange.keyset_digest, self.authorization):
             self._maybe_done = True
-            if opened is not None and self._repeated:
-                raise opened
-            self._repeated = self._repeated or opened is not None
+            if were_refused and self._repeated:
+                raise OutcomeUnknown
+            self._repeated = self._repeated or were_refused
             return
         # What was verified before may be another key of the very node that is gone.
         if self._maybe_done or not self.relay.replace(
